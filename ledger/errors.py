@@ -1,0 +1,66 @@
+"""Every error the program raises on purpose, drawn as a tree.
+
+LedgerError
+├── ConfigError              a setting or credential is wrong: stop at start, exit 3
+├── VenueError               the venue did not do what was asked, exit 4
+│   ├── UnreadableFrame      a payload could not be understood: keep it, count it, go on
+│   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
+│   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
+│   └── KeyRefused           -2014, -2015, 401: asking again cannot help, a person must look; exit 3
+└── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
+
+A message says what happened, got against expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class LedgerError(Exception):
+    """Base of every error raised on purpose. ``exit_code`` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class ConfigError(LedgerError):
+    """A setting or credential is wrong; the message is one sentence naming the setting."""
+
+    exit_code = 3
+
+
+class VenueError(LedgerError):
+    """The venue is unreachable, refused, or said something that cannot be read."""
+
+    exit_code = 4
+
+
+class UnreadableFrame(VenueError):
+    """A payload could not be understood. The message names the field, what came and what was expected."""
+
+
+class VenueBusy(VenueError):
+    """The venue could not answer now; ask again after ``retry_after_s`` seconds (None: the caller backs off)."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class VenueRefused(VenueError):
+    """The venue answered with an error of its own: HTTP ``status``, numeric ``code`` (None when it gave none)."""
+
+    def __init__(self, message: str, *, status: int, code: int | None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class KeyRefused(VenueRefused):
+    """The API key is wrong, disabled or not allowed from here (-2014, -2015, HTTP 401). Asking again cannot help."""
+
+    exit_code = 3
+
+
+class DatabaseError(LedgerError):
+    """PostgreSQL is missing, too old, of another schema version, or away."""
+
+    exit_code = 5
