@@ -1,0 +1,1 @@
+"""What is true, in our words. Imports only the standard library."""

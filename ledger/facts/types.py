@@ -1,0 +1,108 @@
+"""The facts: what a stream frame or a REST row says, in our words.
+
+A fact never says where it came from or when it arrived; that belongs to the frame that carried it. Stream and REST
+give the same facts, and the same function writes them. Quantities are in base asset, quote totals in quote asset,
+times in ms UTC as the venue gave them. None means: not told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+Exact = NewType("Exact", str)
+"""Decimal text that passed ``facts.decimals.exact``; it reaches NUMERIC digit for digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The state of one order. Identity: (symbol, order_id)."""
+
+    symbol: str
+    order_id: int
+    status: str | None = None
+    side: str | None = None
+    type: str | None = None
+    time_in_force: str | None = None
+    client_order_id: str | None = None
+    price: Exact | None = None
+    orig_qty: Exact | None = None
+    executed_qty: Exact | None = None
+    executed_quote: Exact | None = None
+    created_ms: int | None = None
+    updated_ms: int | None = None
+    decides: bool = False
+    """True for an answer of GET order: it decides between two different terminal states."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution of an order.
+
+    With a venue trade id its identity is (symbol, order_id, trade_id). Without one it is the content of the stream
+    frame, ``status`` included, plus the ordinal of that content within its session.
+    """
+
+    symbol: str
+    order_id: int
+    side: str | None
+    price: Exact
+    qty: Exact
+    executed_ms: int
+    quote_qty: Exact | None = None
+    fee: Exact | None = None
+    fee_asset: str | None = None
+    trade_id: int | None = None
+    is_maker: bool | None = None
+    status: str | None = None
+    """The order status the stream frame carried (X); None on REST rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What the account holds of one asset, absolute. ``as_of_ms`` is the venue's clock, None where it gives none."""
+
+    asset: str
+    free: Exact
+    locked: Exact
+    as_of_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole account as REST told it: an asset that is absent is zero."""
+
+    balances: tuple[Balance, ...]
+    as_of_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A movement into (positive) or out of (negative) the account that is not a trade."""
+
+    asset: str
+    amount: Exact
+    kind: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The executed quantity of an order, asked late enough to judge its provisional fills (see db/apply.sql)."""
+
+    symbol: str
+    order_id: int
+    executed_qty: Exact
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something that does not fit and must be seen by a person; becomes a row of ``discrepancies``."""
+
+    kind: str
+    subject: str
+    expected: str | None
+    actual: str | None
+
+
+Fact = Order | Fill | Balance | Snapshot | Transfer | Settlement | Doubt
