@@ -1,0 +1,257 @@
+"""Hand frames and their facts to ``ledger.apply``, the one function that writes facts (apply.sql).
+
+A ``Batch`` is built once, with every ordinal counted, and may be sent any number of times: the database recognises it
+by (account, session, frame number). One call is one round trip and one transaction of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, assert_never
+from uuid import UUID
+
+from ledger.facts.identity import SessionMemory, stream_key
+from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Settlement, Snapshot, Transfer
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FRAME, _ORDER, _FILL, _BALANCE = 6, 15, 15, 6
+_ARGUMENTS = 7 + _FRAME + _ORDER + _FILL + _BALANCE + 1
+_CALL = f"SELECT * FROM ledger.apply({', '.join(f'${n}' for n in range(1, _ARGUMENTS + 1))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal row to be, with what it means.
+
+    ``received_ms`` is this machine's clock; ``venue_ms`` the event's own time, or when a REST question was asked.
+    ``problem`` says why it could not be understood (then ``facts`` is empty) or what else is odd about it.
+    """
+
+    frame_no: int
+    received_ms: int
+    kind: str
+    venue_ms: int | None
+    raw: bytes
+    problem: str | None
+    facts: tuple[Fact, ...]
+
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One call of ``ledger.apply``, counted and ready; send it as often as needed.
+
+    ``orders``, ``fills`` and ``balances`` are rows that begin with the place (1 …) of their frame in ``frames``.
+    """
+
+    header: Row
+    frames: tuple[Row, ...]
+    orders: tuple[Row, ...]
+    fills: tuple[Row, ...]
+    balances: tuple[Row, ...]
+    rare: dict[str, Any]
+
+    def arguments(self) -> Row:
+        """The arguments of ``ledger.apply`` in order."""
+        return (
+            *self.header,
+            *_columns(self.frames, _FRAME),
+            *_columns(self.orders, _ORDER),
+            *_columns(self.fills, _FILL),
+            *_columns(self.balances, _BALANCE),
+            json.dumps(self.rare) if self.rare else None,
+        )
+
+    @property
+    def provisional(self) -> tuple[tuple[str, int], ...]:
+        """(symbol, order id) of fills whose frame equals an earlier one of its session: twin or double?"""
+        return tuple(dict.fromkeys((row[2], row[3]) for row in self.fills if (row[6] or 0) > 1))
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether there is nothing to refuse: no frames, or one without facts."""
+        return len(self.frames) <= 1 and not (self.orders or self.fills or self.balances or self.rare)
+
+    def split(self) -> list[Batch]:
+        """The same frames, one a batch; ordinals stay as counted."""
+        return [self._only(place) for place in range(1, len(self.frames) + 1)]
+
+    def without_facts(self, problem: str) -> Batch:
+        """The frames alone, marked with ``problem``: kept, not understood."""
+        frames = tuple((*frame[:-1], problem) for frame in self.frames)
+        return Batch(self.header, frames, (), (), (), {})
+
+    def _only(self, place: int) -> Batch:
+        def here(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+            return tuple((1, *row[1:]) for row in rows if row[0] == place)
+
+        rare = {
+            name: [{**fact, "frame": 1} for fact in facts if fact["frame"] == place]
+            for name, facts in self.rare.items()
+        }
+        rare = {name: facts for name, facts in rare.items() if facts}
+        frame = (self.frames[place - 1],)
+        return Batch(self.header, frame, here(self.orders), here(self.fills), here(self.balances), rare)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a call did. ``first_seq`` and ``last_seq`` are None when the answer was not worth keeping."""
+
+    first_seq: int | None
+    last_seq: int | None
+    fills_new: int
+    orders_changed: int
+    others_changed: int
+    repeated: bool
+
+
+def build(
+    account: str,
+    session_id: UUID,
+    source: Literal["stream", "rest"],
+    entries: Iterable[Entry],
+    memory: SessionMemory,
+    *,
+    gap_id: int | None = None,
+    asked_seq: int | None = None,
+    question: str | None = None,
+    through_ms: int | None = None,
+) -> Batch:
+    """Lay the entries of one session out as arrays. Counts ordinals in ``memory``, so build each batch once.
+
+    ``question`` and ``asked_seq`` belong to the single answer of a REST batch; ``through_ms`` says the stream is live
+    and everything before that instant of the venue's clock is in this batch or was written before.
+    """
+    frames: list[Row] = []
+    orders: list[Row] = []
+    fills: list[Row] = []
+    balances: list[Row] = []
+    rare: dict[str, Any] = {}
+    for frame, entry in enumerate(entries, start=1):
+        received = _EPOCH + timedelta(milliseconds=entry.received_ms)
+        frames.append((entry.frame_no, received, entry.kind, entry.venue_ms, entry.raw, entry.problem))
+        for index, fact in enumerate(entry.facts, start=1):
+            match fact:
+                case Order():
+                    orders.append(_order_row(frame, fact))
+                case Fill():
+                    fills.append(_fill_row(frame, index, fact, memory))
+                case Balance():
+                    balances.append(_balance_row(frame, fact, entry.received_ms, memory))
+                case Snapshot():
+                    held = [{"asset": b.asset, "free": b.free, "locked": b.locked} for b in fact.balances]
+                    rare.setdefault("snapshots", []).append(
+                        {"frame": frame, "as_of_ms": fact.as_of_ms, "balances": held}
+                    )
+                case Transfer():
+                    rare.setdefault("transfers", []).append(
+                        {
+                            "frame": frame,
+                            "asset": fact.asset,
+                            "at_ms": fact.at_ms,
+                            "kind": fact.kind,
+                            "amount": fact.amount,
+                        }
+                    )
+                case Settlement():
+                    rare.setdefault("settlements", []).append(
+                        {
+                            "frame": frame,
+                            "symbol": fact.symbol,
+                            "order_id": fact.order_id,
+                            "executed_qty": fact.executed_qty,
+                        }
+                    )
+                case Doubt():
+                    rare.setdefault("doubts", []).append(
+                        {
+                            "frame": frame,
+                            "kind": fact.kind,
+                            "subject": fact.subject,
+                            "expected": fact.expected,
+                            "actual": fact.actual,
+                        }
+                    )
+                case _:
+                    assert_never(fact)
+    header = (account, session_id, source, gap_id, asked_seq, question, through_ms)
+    return Batch(header, tuple(frames), tuple(orders), tuple(fills), tuple(balances), rare)
+
+
+async def apply(conn: Any, batch: Batch) -> Applied:
+    """Write the batch in one transaction. ``conn`` is an asyncpg connection outside a transaction.
+
+    Raises what asyncpg raises; the caller sends the same batch again after a lost connection, 40001 or 40P01.
+    """
+    row = await conn.fetchrow(_CALL, *batch.arguments())
+    return Applied(
+        row["first_seq"],
+        row["last_seq"],
+        row["fills_new"],
+        row["orders_changed"],
+        row["others_changed"],
+        row["repeated"],
+    )
+
+
+def _columns(rows: tuple[Row, ...], width: int) -> list[list[Any]]:
+    if not rows:
+        return [[] for _ in range(width)]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def _order_row(frame: int, order: Order) -> Row:
+    return (
+        frame,
+        order.symbol,
+        order.order_id,
+        order.status,
+        order.side,
+        order.type,
+        order.time_in_force,
+        order.client_order_id,
+        order.price,
+        order.orig_qty,
+        order.executed_qty,
+        order.executed_quote,
+        order.created_ms,
+        order.updated_ms,
+        order.decides,
+    )
+
+
+def _fill_row(frame: int, index: int, fill: Fill, memory: SessionMemory) -> Row:
+    key = ordinal = None
+    if fill.trade_id is None:
+        key = stream_key(fill)
+        ordinal = memory.ordinal(key, once=fill.status == "FILLED")
+    return (
+        frame,
+        index,
+        fill.symbol,
+        fill.order_id,
+        fill.trade_id,
+        key,
+        ordinal,
+        fill.side,
+        fill.price,
+        fill.qty,
+        fill.quote_qty,
+        fill.fee,
+        fill.fee_asset,
+        fill.is_maker,
+        fill.executed_ms,
+    )
+
+
+def _balance_row(frame: int, balance: Balance, received_ms: int, memory: SessionMemory) -> Row:
+    # Without a clock of the venue the time of arrival orders the states of the one session that may write them.
+    as_of_ms = received_ms if balance.as_of_ms is None else balance.as_of_ms
+    k = memory.version(balance, as_of_ms)
+    return (frame, balance.asset, balance.free, balance.locked, as_of_ms, k)

@@ -1,0 +1,747 @@
+-- The only writer of facts. Stream frames and REST pages come through ledger.apply alike.
+--
+-- Always holds: applying the same frames in any order, any number of times, in any batches, ends in the same rows
+-- (seq, first_seq and source tell the order of arrival and are the exception). The account's row is locked before
+-- anything is read, in a statement of its own: a single statement would keep the snapshot it took before waiting.
+-- Rows are written sorted by key. Amounts arrive as decimal text and are cast here, digit for digit.
+
+-- Terminal beats open; what we do not know ranks with PARTIALLY_FILLED. The same table as facts/status.py.
+CREATE OR REPLACE FUNCTION ledger.status_rank(p_status text) RETURNS smallint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN p_status IS NULL THEN -1
+        WHEN p_status = 'PENDING_NEW' THEN 0
+        WHEN p_status = 'NEW' THEN 1
+        WHEN p_status IN ('FILLED', 'CANCELED', 'EXPIRED', 'EXPIRED_IN_MATCH', 'REJECTED') THEN 3
+        ELSE 2
+    END::smallint
+$$;
+
+-- A status with what came along with it, in the order in which statuses win.
+DO $$
+BEGIN
+    IF to_regtype('ledger.order_standing') IS NULL THEN
+        CREATE TYPE ledger.order_standing AS (rank smallint, decided boolean, executed numeric, updated bigint, status text);
+    END IF;
+END
+$$;
+
+-- Open a discrepancy, once per content. The caller holds the account's lock.
+CREATE OR REPLACE FUNCTION ledger.doubt(
+    p_account text, p_kind text, p_subject text, p_expected text, p_actual text, p_seq bigint, p_at timestamptz,
+    p_resolution text DEFAULT NULL
+) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_digest bytea := sha256(convert_to(jsonb_build_array(p_kind, p_subject, p_expected, p_actual)::text, 'UTF8'));
+    v_id bigint;
+BEGIN
+    IF EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = p_account AND d.digest = v_digest) THEN
+        RETURN 0;
+    END IF;
+    UPDATE ledger.accounts a SET head_discrepancy = a.head_discrepancy + 1
+    WHERE a.account = p_account RETURNING a.head_discrepancy INTO v_id;
+    INSERT INTO ledger.discrepancies (
+        account, discrepancy_id, kind, subject, expected, actual, digest, evidence_seq, opened_at, resolved_at,
+        resolution, seq
+    ) VALUES (
+        p_account, v_id, p_kind, p_subject, p_expected, p_actual, v_digest, p_seq, p_at,
+        CASE WHEN p_resolution IS NOT NULL THEN p_at END, p_resolution, p_seq
+    );
+    RETURN 1;
+END
+$$;
+
+-- Land one fill that no row has by key, pairing stream frames without a trade id with trades of REST.
+--
+-- A row has a stream side (stream_key, stream_ordinal, stream_ms), a trade side (trade_id, executed_ms) or both. Sides
+-- pair within one order when their numbers are equal and their times differ by at most 1 s, the nearest first. A
+-- newcomer takes the nearest partner that is free or that prefers it; the side it displaces looks for another
+-- (deferred acceptance). Distances are symmetric, so exactly one stable pairing exists and the order of arrival cannot
+-- change it.
+CREATE OR REPLACE FUNCTION ledger.land_fill(
+    p_account text, p_source text, p_seq bigint, p_index integer, p_symbol text, p_order_id bigint, p_trade_id bigint,
+    p_stream_key uuid, p_stream_ordinal integer, p_side text, p_price numeric, p_qty numeric, p_quote numeric,
+    p_fee numeric, p_fee_asset text, p_is_maker boolean, p_executed_ms bigint
+) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v ledger.fills;        -- the side that looks for a place; only one side of it is filled in
+    c ledger.fills;        -- the partner found
+    v_displaced ledger.fills;
+    v_steps integer := 0;
+BEGIN
+    v.trade_id := p_trade_id;
+    v.stream_key := CASE WHEN p_trade_id IS NULL THEN p_stream_key END;
+    v.stream_ordinal := CASE WHEN p_trade_id IS NULL THEN p_stream_ordinal END;
+    v.stream_ms := CASE WHEN p_trade_id IS NULL THEN p_executed_ms END;
+    v.executed_ms := p_executed_ms;
+    v.side := p_side;
+    v.is_maker := p_is_maker;
+    v.fee := p_fee;
+    v.fee_asset := p_fee_asset;
+    v.quote_qty := coalesce(p_quote, p_price * p_qty);
+    v.quote_derived := p_quote IS NULL;
+    v.source := p_source;
+    LOOP
+        v_steps := v_steps + 1;
+        ASSERT v_steps < 100000, 'pairing of fills does not end';
+        IF v.trade_id IS NULL THEN
+            SELECT f.* INTO c FROM ledger.fills f
+            WHERE f.account = p_account AND f.symbol = p_symbol AND f.order_id = p_order_id
+              AND f.trade_id IS NOT NULL AND f.price = p_price AND f.qty = p_qty
+              AND (f.fee = v.fee OR f.fee IS NULL OR v.fee IS NULL)
+              AND (f.fee_asset = v.fee_asset OR f.fee_asset IS NULL OR v.fee_asset IS NULL)
+              AND (f.side = v.side OR f.side IS NULL OR v.side IS NULL)
+              AND abs(f.executed_ms - v.stream_ms) <= 1000
+              AND (f.stream_key IS NULL
+                   OR (abs(f.executed_ms - v.stream_ms), v.stream_key, v.stream_ordinal)
+                    < (abs(f.executed_ms - f.stream_ms), f.stream_key, f.stream_ordinal))
+            ORDER BY abs(f.executed_ms - v.stream_ms), f.trade_id LIMIT 1;
+        ELSE
+            SELECT f.* INTO c FROM ledger.fills f
+            WHERE f.account = p_account AND f.symbol = p_symbol AND f.order_id = p_order_id
+              AND f.stream_key IS NOT NULL AND f.state <> 'voided' AND f.price = p_price AND f.qty = p_qty
+              AND (f.fee = v.fee OR f.fee IS NULL OR v.fee IS NULL)
+              AND (f.fee_asset = v.fee_asset OR f.fee_asset IS NULL OR v.fee_asset IS NULL)
+              AND (f.side = v.side OR f.side IS NULL OR v.side IS NULL)
+              AND abs(v.executed_ms - f.stream_ms) <= 1000
+              AND (f.trade_id IS NULL
+                   OR (abs(v.executed_ms - f.stream_ms), v.trade_id) < (abs(f.executed_ms - f.stream_ms), f.trade_id))
+            ORDER BY abs(v.executed_ms - f.stream_ms), f.stream_key, f.stream_ordinal LIMIT 1;
+        END IF;
+        IF NOT FOUND THEN
+            INSERT INTO ledger.fills (
+                account, first_seq, first_index, symbol, order_id, trade_id, stream_key, stream_ordinal, stream_ms,
+                side, price, qty, quote_qty, quote_derived, fee, fee_asset, is_maker, executed_ms, source, state, seq
+            ) VALUES (
+                p_account, p_seq, p_index, p_symbol, p_order_id, v.trade_id, v.stream_key, v.stream_ordinal,
+                v.stream_ms, v.side, p_price, p_qty, v.quote_qty, v.quote_derived, v.fee, v.fee_asset, v.is_maker,
+                v.executed_ms, v.source,
+                CASE WHEN v.trade_id IS NULL AND v.stream_ordinal > 1 THEN 'provisional' ELSE 'confirmed' END, p_seq
+            );
+            RETURN true;
+        END IF;
+        v_displaced := c;
+        IF v.trade_id IS NULL THEN
+            UPDATE ledger.fills f SET
+                stream_key = v.stream_key, stream_ordinal = v.stream_ordinal, stream_ms = v.stream_ms,
+                side = coalesce(f.side, v.side), fee = coalesce(f.fee, v.fee),
+                fee_asset = coalesce(f.fee_asset, v.fee_asset),
+                seq = CASE WHEN (f.side IS NULL AND v.side IS NOT NULL) OR (f.fee IS NULL AND v.fee IS NOT NULL)
+                           THEN p_seq ELSE f.seq END
+            WHERE f.account = p_account AND f.first_seq = c.first_seq AND f.first_index = c.first_index;
+            EXIT WHEN c.stream_key IS NULL;
+            v_displaced.trade_id := NULL;
+            v_displaced.executed_ms := c.stream_ms;
+            v_displaced.source := 'stream';
+            v_displaced.is_maker := NULL;
+            v_displaced.quote_qty := p_price * p_qty;   -- the row's total was the trade's
+            v_displaced.quote_derived := true;
+        ELSE
+            UPDATE ledger.fills f SET
+                trade_id = v.trade_id, executed_ms = v.executed_ms, is_maker = v.is_maker,
+                side = coalesce(f.side, v.side), fee = coalesce(f.fee, v.fee),
+                fee_asset = coalesce(f.fee_asset, v.fee_asset), quote_qty = v.quote_qty,
+                quote_derived = v.quote_derived, state = 'confirmed', seq = p_seq
+            WHERE f.account = p_account AND f.first_seq = c.first_seq AND f.first_index = c.first_index;
+            EXIT WHEN c.trade_id IS NULL;
+            v_displaced.stream_key := NULL;
+            v_displaced.stream_ordinal := NULL;
+            v_displaced.stream_ms := NULL;
+            v_displaced.source := 'rest';
+        END IF;
+        v := v_displaced;
+    END LOOP;
+    RETURN false;
+END
+$$;
+
+-- Bring a fill that a row already has by key: nulls are filled in, REST's time wins, other numbers are a discrepancy.
+-- Returns 1 when the row changed.
+CREATE OR REPLACE FUNCTION ledger.meet_fill(
+    p_account text, p_source text, p_seq bigint, p_at timestamptz, p_first_seq bigint, p_first_index integer,
+    p_by_trade boolean, p_side text, p_price numeric, p_qty numeric, p_quote numeric, p_fee numeric,
+    p_fee_asset text, p_is_maker boolean, p_executed_ms bigint
+) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    f ledger.fills;
+    v_differs boolean;
+BEGIN
+    SELECT x.* INTO STRICT f FROM ledger.fills x
+    WHERE x.account = p_account AND x.first_seq = p_first_seq AND x.first_index = p_first_index;
+    v_differs := f.price <> p_price OR f.qty <> p_qty OR f.fee <> p_fee OR f.fee_asset <> p_fee_asset
+        OR f.side <> p_side OR (NOT f.quote_derived AND f.quote_qty <> p_quote) OR f.is_maker <> p_is_maker
+        OR (p_by_trade AND abs(f.executed_ms - p_executed_ms) > 1000);
+    IF v_differs THEN
+        RETURN ledger.doubt(
+            p_account, 'fill_conflict',
+            concat_ws('/', f.symbol, f.order_id, coalesce('t' || f.trade_id, 'f' || f.first_seq || '-' || f.first_index)),
+            concat_ws(' ', f.side, f.qty, '@', f.price, 'quote', f.quote_qty, 'fee', f.fee, f.fee_asset, 'at', f.executed_ms),
+            concat_ws(' ', p_side, p_qty, '@', p_price, 'quote', p_quote, 'fee', p_fee, p_fee_asset, 'at', p_executed_ms),
+            p_seq, p_at);
+    END IF;
+    UPDATE ledger.fills x SET
+        side = coalesce(x.side, p_side), fee = coalesce(x.fee, p_fee), fee_asset = coalesce(x.fee_asset, p_fee_asset),
+        is_maker = coalesce(x.is_maker, p_is_maker), quote_qty = coalesce(p_quote, x.quote_qty),
+        quote_derived = x.quote_derived AND p_quote IS NULL,
+        executed_ms = CASE WHEN p_by_trade AND p_source = 'rest' THEN p_executed_ms ELSE x.executed_ms END,
+        seq = p_seq
+    WHERE x.account = p_account AND x.first_seq = p_first_seq AND x.first_index = p_first_index
+      AND ((x.side IS NULL AND p_side IS NOT NULL) OR (x.fee IS NULL AND p_fee IS NOT NULL)
+           OR (x.fee_asset IS NULL AND p_fee_asset IS NOT NULL) OR (x.is_maker IS NULL AND p_is_maker IS NOT NULL)
+           OR (x.quote_derived AND p_quote IS NOT NULL)
+           OR (p_by_trade AND p_source = 'rest' AND x.executed_ms <> p_executed_ms));
+    RETURN CASE WHEN FOUND THEN 1 ELSE 0 END;
+END
+$$;
+
+-- Judge the provisional fills of one order against its executed quantity, read late enough for REST to know.
+-- Two settling reads in a row must agree; what the executed quantity needs is confirmed, the rest was doubled frames.
+CREATE OR REPLACE FUNCTION ledger.settle_order(
+    p_account text, p_symbol text, p_order_id bigint, p_executed numeric, p_seq bigint, p_at timestamptz
+) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    f ledger.fills;
+    v_room numeric;
+    v_changed integer := 0;
+BEGIN
+    SELECT p_executed - coalesce(sum(x.qty) FILTER (WHERE x.state = 'confirmed'), 0) INTO v_room
+    FROM ledger.fills x WHERE x.account = p_account AND x.symbol = p_symbol AND x.order_id = p_order_id;
+    FOR f IN
+        SELECT x.* FROM ledger.fills x
+        WHERE x.account = p_account AND x.symbol = p_symbol AND x.order_id = p_order_id AND x.state = 'provisional'
+        ORDER BY x.stream_ms, x.stream_key, x.stream_ordinal
+    LOOP
+        v_changed := v_changed + 1;
+        IF f.doubt_executed IS DISTINCT FROM p_executed THEN
+            UPDATE ledger.fills x SET doubt_executed = p_executed, doubt_reads = 1
+            WHERE x.account = p_account AND x.first_seq = f.first_seq AND x.first_index = f.first_index;
+        ELSIF f.qty <= v_room THEN
+            v_room := v_room - f.qty;
+            UPDATE ledger.fills x SET state = 'confirmed', seq = p_seq
+            WHERE x.account = p_account AND x.first_seq = f.first_seq AND x.first_index = f.first_index;
+        ELSE
+            UPDATE ledger.fills x SET state = 'voided', seq = p_seq
+            WHERE x.account = p_account AND x.first_seq = f.first_seq AND x.first_index = f.first_index;
+            PERFORM ledger.doubt(
+                p_account, 'double_frame', concat_ws('/', p_symbol, p_order_id, 'f' || f.first_seq || '-' || f.first_index),
+                'executed quantity ' || p_executed, 'one fill of ' || f.qty || ' @ ' || f.price || ' more',
+                p_seq, p_at, 'voided: the executed quantity, read twice, does not need it');
+        END IF;
+    END LOOP;
+    RETURN v_changed;
+END
+$$;
+
+-- Bring a complete account snapshot: an absent asset is zero. Newer stream states stay, unless two snapshots at least
+-- 5 s apart agree and no position of that asset came in between: then the snapshot wins whatever the clocks say.
+CREATE OR REPLACE FUNCTION ledger.bring_snapshot(
+    p_account text, p_snapshot jsonb, p_asked_ms bigint, p_asked_seq bigint, p_seq bigint
+) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    s record;
+    v_ms bigint := (p_snapshot ->> 'as_of_ms')::bigint;
+    v_new_ms bigint;
+    v_new_k integer;
+    v_vote ledger.snapshot_votes;
+    v_changed integer := 0;
+BEGIN
+    FOR s IN
+        SELECT coalesce(n.asset, b.asset) AS asset, coalesce(n.free, 0) AS free, coalesce(n.locked, 0) AS locked,
+               b.asset IS NOT NULL AS known, b.free AS had_free, b.locked AS had_locked, b.as_of_ms, b.k, b.position_seq
+        FROM (SELECT r ->> 'asset' AS asset, (r ->> 'free')::numeric AS free, (r ->> 'locked')::numeric AS locked
+              FROM jsonb_array_elements(p_snapshot -> 'balances') r) n
+        FULL JOIN (SELECT x.* FROM ledger.balances x WHERE x.account = p_account) b ON b.asset = n.asset
+        ORDER BY 1
+    LOOP
+        IF s.known AND s.free = s.had_free AND s.locked = s.had_locked THEN
+            DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = s.asset;
+            CONTINUE;
+        END IF;
+        IF NOT s.known THEN
+            v_new_ms := coalesce(v_ms, p_asked_ms);
+            v_new_k := 0;
+        ELSIF v_ms IS NOT NULL AND v_ms > s.as_of_ms THEN
+            v_new_ms := v_ms;
+            v_new_k := 0;
+        ELSE
+            SELECT x.* INTO v_vote FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = s.asset;
+            IF NOT FOUND OR v_vote.free <> s.free OR v_vote.locked <> s.locked
+                OR coalesce(s.position_seq, 0) > v_vote.asked_seq THEN
+                INSERT INTO ledger.snapshot_votes AS x VALUES (p_account, s.asset, s.free, s.locked, p_asked_ms, p_asked_seq)
+                ON CONFLICT (account, asset) DO UPDATE SET free = excluded.free, locked = excluded.locked,
+                    asked_ms = excluded.asked_ms, asked_seq = excluded.asked_seq;
+                v_changed := v_changed + 1;
+                CONTINUE;
+            END IF;
+            CONTINUE WHEN p_asked_ms < v_vote.asked_ms + 5000;
+            v_new_ms := greatest(s.as_of_ms, v_ms);
+            v_new_k := s.k + 1;
+        END IF;
+        INSERT INTO ledger.balances AS b (account, asset, free, locked, as_of_ms, k, source, seq)
+        VALUES (p_account, s.asset, s.free, s.locked, v_new_ms, v_new_k, 'rest', p_seq)
+        ON CONFLICT (account, asset) DO UPDATE SET free = excluded.free, locked = excluded.locked,
+            as_of_ms = excluded.as_of_ms, k = excluded.k, source = 'rest', seq = p_seq;
+        INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
+        VALUES (p_account, s.asset, v_new_ms, s.free, s.locked, v_new_k, 'rest', p_seq)
+        ON CONFLICT (account, asset, as_of_ms, free, locked) DO UPDATE SET k = excluded.k WHERE excluded.k > h.k;
+        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = s.asset;
+        v_changed := v_changed + 1;
+    END LOOP;
+    RETURN v_changed;
+END
+$$;
+
+DROP FUNCTION IF EXISTS ledger.apply;
+-- Write one batch of frames of one session with the facts they carry, in its own transaction.
+--
+-- f_*: the frames. o_*, x_*, b_*: orders, fills and balance positions, each naming its frame by its place (1 …) in f_*.
+-- p_rare: snapshots, transfers, settlements and doubts as JSON, null when there are none. p_through_ms: the stream is
+-- live and complete to this instant of the venue's clock; null leaves coverage alone. p_gap: count into this gap.
+CREATE FUNCTION ledger.apply(
+    p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
+    p_through_ms bigint,
+    f_no bigint[], f_received timestamptz[], f_kind text[], f_venue_ms bigint[], f_raw bytea[], f_problem text[],
+    o_frame integer[], o_symbol text[], o_id bigint[], o_status text[], o_side text[], o_type text[], o_tif text[],
+    o_client text[], o_price text[], o_orig text[], o_executed text[], o_quote text[], o_created bigint[],
+    o_updated bigint[], o_decides boolean[],
+    x_frame integer[], x_index integer[], x_symbol text[], x_order bigint[], x_trade bigint[], x_key uuid[],
+    x_ordinal integer[], x_side text[], x_price text[], x_qty text[], x_quote text[], x_fee text[],
+    x_fee_asset text[], x_maker boolean[], x_ms bigint[],
+    b_frame integer[], b_asset text[], b_free text[], b_locked text[], b_ms bigint[], b_k integer[],
+    p_rare jsonb,
+    OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
+    OUT others_changed integer, OUT repeated boolean
+)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_head bigint;
+    v_frames integer := coalesce(array_length(f_no, 1), 0);
+    v_same boolean := false;
+    v_hash bytea;
+    v_fresh integer[];
+    v_met integer[];
+    v_pairing boolean;
+    v_rows integer;
+    -- orders touched by fills: what their confirmed fills add up to (v_sum_whole) or what came on top
+    v_sum_symbol text[];
+    v_sum_order bigint[];
+    v_sum_qty numeric[];
+    v_sum_quote numeric[];
+    v_sum_frame integer[];
+    v_sum_whole boolean := false;
+    v_conflicts jsonb;
+    v_settled jsonb;
+    r record;
+BEGIN
+    fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
+
+    SELECT a.head_seq INTO v_head FROM ledger.accounts a WHERE a.account = p_account FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'account % is not registered', p_account USING ERRCODE = 'no_data_found';
+    END IF;
+
+    IF v_frames > 0 THEN
+        SELECT i.seq INTO first_seq FROM ledger.inbox i
+        WHERE i.account = p_account AND i.session_id = p_session AND i.frame_no = f_no[1];
+        IF FOUND THEN
+            repeated := true;   -- the answer of an earlier call was lost: everything is in place already
+            last_seq := first_seq + v_frames - 1;
+            RETURN;
+        END IF;
+    END IF;
+    first_seq := v_head + 1;
+    last_seq := v_head + v_frames;
+    IF p_question IS NOT NULL THEN
+        v_hash := sha256(f_raw[1]);
+        v_same := EXISTS (SELECT FROM ledger.answers w WHERE w.account = p_account AND w.question = p_question
+                          AND w.body_sha256 = v_hash);
+    END IF;
+
+    IF array_length(x_frame, 1) > 0 THEN
+        WITH f AS (
+            SELECT DISTINCT ON (u.symbol, u.order_id, u.trade_id, u.key, u.ordinal) u.*
+            FROM unnest(x_symbol, x_order, x_trade, x_key, x_ordinal)
+                 WITH ORDINALITY AS u(symbol, order_id, trade_id, key, ordinal, n)
+            ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.n
+        ), known AS (
+            -- Each alternative names the condition of one partial index, or neither would be used.
+            SELECT u.n, u.symbol, u.order_id, u.trade_id,
+                   (u.trade_id IS NOT NULL AND EXISTS (
+                       SELECT FROM ledger.fills t WHERE t.account = p_account AND t.symbol = u.symbol
+                       AND t.order_id = u.order_id AND t.trade_id = u.trade_id))
+                   OR (u.trade_id IS NULL AND EXISTS (
+                       SELECT FROM ledger.fills t WHERE t.account = p_account AND t.symbol = u.symbol
+                       AND t.order_id = u.order_id AND t.stream_key = u.key AND t.stream_ordinal = u.ordinal)) AS met
+            FROM f u
+        )
+        SELECT array_agg(k.n ORDER BY k.n) FILTER (WHERE NOT k.met),
+               coalesce(bool_or(NOT k.met AND (
+                   (k.trade_id IS NULL AND EXISTS (
+                       SELECT FROM ledger.fills c WHERE c.account = p_account AND c.symbol = k.symbol
+                       AND c.order_id = k.order_id AND c.trade_id IS NOT NULL))
+                   OR (k.trade_id IS NOT NULL AND EXISTS (
+                       SELECT FROM ledger.fills c WHERE c.account = p_account AND c.symbol = k.symbol
+                       AND c.order_id = k.order_id AND c.stream_key IS NOT NULL AND c.state <> 'voided')))), false)
+               OR (bool_or(k.trade_id IS NULL) AND bool_or(k.trade_id IS NOT NULL))
+        INTO v_fresh, v_pairing FROM known k;
+        -- What is not fresh meets a row: its own of before, or the first of its doubles in this batch.
+        IF coalesce(array_length(v_fresh, 1), 0) < array_length(x_frame, 1) THEN
+            SELECT array_agg(n ORDER BY n) INTO v_met FROM generate_subscripts(x_frame, 1) n
+            WHERE v_fresh IS NULL OR n <> ALL (v_fresh);
+        END IF;
+
+        IF v_fresh IS NOT NULL AND NOT v_pairing THEN
+            WITH put AS (
+                INSERT INTO ledger.fills (
+                    account, first_seq, first_index, symbol, order_id, trade_id, stream_key, stream_ordinal, stream_ms,
+                    side, price, qty, quote_qty, quote_derived, fee, fee_asset, is_maker, executed_ms, source, state, seq
+                )
+                SELECT p_account, v_head + u.frame, u.index, u.symbol, u.order_id, u.trade_id, u.key, u.ordinal,
+                       CASE WHEN u.key IS NOT NULL THEN u.ms END, u.side, u.price::numeric, u.qty::numeric,
+                       coalesce(u.quote::numeric, u.price::numeric * u.qty::numeric), u.quote IS NULL,
+                       u.fee::numeric, u.fee_asset, u.maker, u.ms, p_source,
+                       CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END,
+                       v_head + u.frame
+                FROM unnest(x_frame, x_index, x_symbol, x_order, x_trade, x_key, x_ordinal, x_side, x_price, x_qty,
+                            x_quote, x_fee, x_fee_asset, x_maker, x_ms)
+                     WITH ORDINALITY AS u(frame, index, symbol, order_id, trade_id, key, ordinal, side, price, qty,
+                                          quote, fee, fee_asset, maker, ms, n)
+                WHERE u.n = ANY (v_fresh)
+                ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal
+                RETURNING symbol, order_id, qty, quote_qty, state, seq
+            ), sums AS (
+                SELECT p.symbol, p.order_id, count(*) AS n, max(p.seq) - v_head AS frame,
+                       coalesce(sum(p.qty) FILTER (WHERE p.state = 'confirmed'), 0) AS qty,
+                       coalesce(sum(p.quote_qty) FILTER (WHERE p.state = 'confirmed'), 0) AS quote
+                FROM put p GROUP BY p.symbol, p.order_id
+            )
+            SELECT sum(s.n), array_agg(s.symbol), array_agg(s.order_id), array_agg(s.qty), array_agg(s.quote),
+                   array_agg(s.frame)
+            INTO fills_new, v_sum_symbol, v_sum_order, v_sum_qty, v_sum_quote, v_sum_frame FROM sums s;
+        ELSIF v_fresh IS NOT NULL THEN
+            FOREACH v_rows IN ARRAY v_fresh LOOP
+                IF ledger.land_fill(
+                    p_account, p_source, v_head + x_frame[v_rows], x_index[v_rows], x_symbol[v_rows], x_order[v_rows],
+                    x_trade[v_rows], x_key[v_rows], x_ordinal[v_rows], x_side[v_rows], x_price[v_rows]::numeric,
+                    x_qty[v_rows]::numeric, x_quote[v_rows]::numeric, x_fee[v_rows]::numeric, x_fee_asset[v_rows],
+                    x_maker[v_rows], x_ms[v_rows])
+                THEN
+                    fills_new := fills_new + 1;
+                ELSE
+                    others_changed := others_changed + 1;
+                END IF;
+            END LOOP;
+            v_sum_whole := true;
+        END IF;
+
+        IF v_met IS NOT NULL THEN
+            FOR r IN
+                SELECT u.*, t.first_seq, t.first_index
+                FROM unnest(x_frame, x_symbol, x_order, x_trade, x_key, x_ordinal, x_side, x_price, x_qty, x_quote,
+                            x_fee, x_fee_asset, x_maker, x_ms)
+                     WITH ORDINALITY AS u(frame, symbol, order_id, trade_id, key, ordinal, side, price, qty, quote, fee,
+                                          fee_asset, maker, ms, n)
+                CROSS JOIN LATERAL (
+                    SELECT a.* FROM ledger.fills a WHERE a.account = p_account AND a.symbol = u.symbol
+                    AND a.order_id = u.order_id AND a.trade_id = u.trade_id
+                    UNION ALL
+                    SELECT a.* FROM ledger.fills a WHERE u.trade_id IS NULL AND a.account = p_account
+                    AND a.symbol = u.symbol AND a.order_id = u.order_id AND a.stream_key = u.key
+                    AND a.stream_ordinal = u.ordinal
+                ) t
+                WHERE u.n = ANY (v_met)
+                  AND (t.price <> u.price::numeric OR t.qty <> u.qty::numeric
+                       OR t.fee IS DISTINCT FROM u.fee::numeric OR t.fee_asset IS DISTINCT FROM u.fee_asset
+                       OR t.side IS DISTINCT FROM u.side OR t.is_maker IS DISTINCT FROM u.maker
+                       OR (u.quote IS NOT NULL AND (t.quote_derived OR t.quote_qty <> u.quote::numeric))
+                       OR (u.trade_id IS NOT NULL AND t.executed_ms <> u.ms))
+                ORDER BY u.n
+            LOOP
+                v_rows := ledger.meet_fill(
+                    p_account, p_source, v_head + r.frame, f_received[r.frame], r.first_seq, r.first_index,
+                    r.trade_id IS NOT NULL, r.side, r.price::numeric, r.qty::numeric, r.quote::numeric, r.fee::numeric,
+                    r.fee_asset, r.maker, r.ms);
+                others_changed := others_changed + v_rows;
+                v_sum_whole := v_sum_whole OR v_rows > 0;
+            END LOOP;
+        END IF;
+    END IF;
+
+    -- Settlements change which fills count, so they come before the sums.
+    FOR r IN SELECT s ->> 'symbol' AS symbol, (s ->> 'order_id')::bigint AS order_id, (s ->> 'executed_qty')::numeric AS qty,
+                    (s ->> 'frame')::integer AS frame
+             FROM jsonb_array_elements(p_rare -> 'settlements') s
+    LOOP
+        v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, f_received[r.frame]);
+        others_changed := others_changed + v_rows;
+        IF v_rows > 0 THEN
+            v_sum_whole := true;
+            v_settled := coalesce(v_settled, '[]') || jsonb_build_object('symbol', r.symbol, 'id', r.order_id, 'frame', r.frame);
+        END IF;
+    END LOOP;
+    -- A lost fill may have made room for a doubled frame. The trades say what really happened: where they leave no room
+    -- for it, it is provisional again.
+    IF v_pairing AND v_fresh IS NOT NULL THEN
+        UPDATE ledger.fills t SET state = 'provisional', doubt_reads = 0, doubt_executed = NULL
+        FROM (SELECT DISTINCT u.symbol, u.order_id FROM unnest(x_symbol, x_order, x_trade) AS u(symbol, order_id, trade_id)
+              WHERE u.trade_id IS NOT NULL) k
+        JOIN ledger.orders o ON o.account = p_account AND o.symbol = k.symbol AND o.order_id = k.order_id
+        WHERE t.account = p_account AND t.symbol = k.symbol AND t.order_id = k.order_id AND t.trade_id IS NULL
+          AND t.stream_key IS NOT NULL AND t.stream_ordinal > 1 AND t.state = 'confirmed'
+          AND o.venue_executed_qty < (SELECT sum(f.qty) FROM ledger.fills f WHERE f.account = p_account
+              AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed');
+    END IF;
+    IF v_sum_whole THEN
+        SELECT array_agg(t.symbol), array_agg(t.order_id), array_agg(t.qty), array_agg(t.quote), array_agg(t.frame)
+        INTO v_sum_symbol, v_sum_order, v_sum_qty, v_sum_quote, v_sum_frame
+        FROM (
+            SELECT k.symbol, k.order_id, max(k.frame) AS frame,
+                   (SELECT coalesce(sum(f.qty), 0) FROM ledger.fills f WHERE f.account = p_account
+                    AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed') AS qty,
+                   (SELECT coalesce(sum(f.quote_qty), 0) FROM ledger.fills f WHERE f.account = p_account
+                    AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed') AS quote
+            FROM (SELECT * FROM unnest(x_symbol, x_order, x_frame) AS u(symbol, order_id, frame)
+                  UNION ALL
+                  SELECT s ->> 'symbol', (s ->> 'id')::bigint, (s ->> 'frame')::integer
+                  FROM jsonb_array_elements(v_settled) s) k
+            GROUP BY k.symbol, k.order_id
+        ) t;
+    END IF;
+
+    IF array_length(o_frame, 1) > 0 OR v_sum_symbol IS NOT NULL THEN
+        WITH facts AS (
+            SELECT u.symbol, u.order_id, u.frame, u.status, ledger.status_rank(u.status) AS rank,
+                   (ledger.status_rank(u.status), u.decides AND ledger.status_rank(u.status) = 3,
+                    coalesce(u.executed::numeric, 0), coalesce(u.updated, 0), coalesce(u.status, ''))
+                       ::ledger.order_standing AS standing,
+                   u.side, u.type, u.tif, u.client,
+                   u.price::numeric AS price, u.orig::numeric AS orig, u.executed::numeric AS executed,
+                   u.quote::numeric AS quote, u.created, u.updated
+            FROM unnest(o_frame, o_symbol, o_id, o_status, o_side, o_type, o_tif, o_client, o_price, o_orig, o_executed,
+                        o_quote, o_created, o_updated, o_decides)
+                 AS u(frame, symbol, order_id, status, side, type, tif, client, price, orig, executed, quote, created,
+                      updated, decides)
+        ), folded AS (
+            SELECT f.symbol, f.order_id, max(f.frame) AS frame,
+                   (array_agg(f.standing ORDER BY f.standing DESC))[1] AS top,
+                   min(f.side) AS side, max(f.side) AS side2, min(f.type) AS type, max(f.type) AS type2,
+                   min(f.tif) AS tif, max(f.tif) AS tif2, min(f.client) AS client, max(f.client) AS client2,
+                   min(f.price) AS price, max(f.price) AS price2, min(f.orig) AS orig, max(f.orig) AS orig2,
+                   min(f.status) FILTER (WHERE f.rank = 3) AS end1, max(f.status) FILTER (WHERE f.rank = 3) AS end2,
+                   max(f.executed) AS executed, max(f.quote) AS quote, min(f.created) AS created, max(f.updated) AS updated
+            FROM facts f GROUP BY f.symbol, f.order_id
+        ), sums AS (
+            SELECT * FROM unnest(v_sum_symbol, v_sum_order, v_sum_qty, v_sum_quote, v_sum_frame)
+                     AS u(symbol, order_id, qty, quote, frame)
+        ), drafted AS (
+            SELECT coalesce(f.symbol, s.symbol) AS symbol, coalesce(f.order_id, s.order_id) AS order_id,
+                   v_head + coalesce(f.frame, s.frame) AS seq, f.frame,
+                   coalesce(o.client_order_id, f.client) AS client, coalesce(o.side, f.side, x.side) AS side,
+                   coalesce(o.type, f.type) AS type, coalesce(o.time_in_force, f.tif) AS tif,
+                   coalesce(o.price, f.price) AS price, coalesce(o.orig_qty, f.orig) AS orig,
+                   greatest(o.venue_executed_qty, f.executed) AS executed,
+                   greatest(o.venue_executed_quote, f.quote) AS quote,
+                   least(o.created_ms, f.created) AS created, greatest(o.updated_ms, f.updated) AS updated,
+                   CASE WHEN s.symbol IS NULL THEN coalesce(o.fills_qty, 0) WHEN v_sum_whole THEN s.qty
+                        ELSE coalesce(o.fills_qty, 0) + s.qty END AS fills_qty,
+                   CASE WHEN s.symbol IS NULL THEN coalesce(o.fills_quote, 0) WHEN v_sum_whole THEN s.quote
+                        ELSE coalesce(o.fills_quote, 0) + s.quote END AS fills_quote,
+                   o.account IS NULL OR coalesce(
+                       f.top > (o.status_rank, o.status_decided, o.status_executed, o.status_ms,
+                                coalesce(o.status, ''))::ledger.order_standing, false) AS wins,
+                   f.top, o AS old, o.account IS NULL AS fresh, f.executed IS NOT NULL AS told,
+                   CASE WHEN f.symbol IS NULL THEN NULL ELSE concat_ws(', ',
+                       CASE WHEN f.side <> f.side2 OR o.side <> f.side OR o.side <> f.side2 THEN 'side' END,
+                       CASE WHEN f.type <> f.type2 OR o.type <> f.type OR o.type <> f.type2 THEN 'type' END,
+                       CASE WHEN f.tif <> f.tif2 OR o.time_in_force <> f.tif OR o.time_in_force <> f.tif2
+                            THEN 'time_in_force' END,
+                       CASE WHEN f.client <> f.client2 OR o.client_order_id <> f.client OR o.client_order_id <> f.client2
+                            THEN 'client_order_id' END,
+                       CASE WHEN f.price <> f.price2 OR o.price <> f.price OR o.price <> f.price2 THEN 'price' END,
+                       CASE WHEN f.orig <> f.orig2 OR o.orig_qty <> f.orig OR o.orig_qty <> f.orig2 THEN 'orig_qty' END
+                   ) END AS conflicts,
+                   concat_ws(' ', f.side, f.side2, f.type, f.type2, f.tif, f.tif2, f.client, f.client2, f.price, f.price2,
+                             f.orig, f.orig2) AS said,
+                   CASE WHEN f.end1 <> f.end2 THEN f.end1 WHEN o.status_rank = 3 AND f.end1 <> o.status THEN o.status
+                   END AS one_end,
+                   CASE WHEN f.end1 <> f.end2 THEN f.end2 WHEN o.status_rank = 3 AND f.end1 <> o.status THEN f.end1
+                   END AS other_end
+            FROM folded f FULL JOIN sums s ON s.symbol = f.symbol AND s.order_id = f.order_id
+            LEFT JOIN ledger.orders o ON o.account = p_account AND o.symbol = coalesce(f.symbol, s.symbol)
+                AND o.order_id = coalesce(f.order_id, s.order_id)
+            -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
+            LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(x_symbol, x_order, x_side) AS u(symbol, order_id, side)
+                WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
+        ), merged AS (
+            -- What the stream adds after a loss says nothing of what was lost: such an order must be asked for again.
+            SELECT d.*, CASE WHEN d.told THEN d.seq ELSE (d.old).told_seq END AS told_seq,
+                   CASE WHEN d.told THEN d.executed > d.fills_qty ELSE coalesce((d.old).wounded, false) END AS wounded
+            FROM drafted d
+        ), put AS (
+            INSERT INTO ledger.orders AS t (
+                account, symbol, order_id, client_order_id, side, type, time_in_force, price, orig_qty,
+                venue_executed_qty, venue_executed_quote, status, status_rank, status_decided, status_executed,
+                status_ms, created_ms, updated_ms, fills_qty, fills_quote, told_seq, wounded, seq
+            )
+            SELECT p_account, m.symbol, m.order_id, m.client, m.side, m.type, m.tif, m.price, m.orig, m.executed, m.quote,
+                   CASE WHEN m.wins THEN nullif((m.top).status, '') ELSE (m.old).status END,
+                   CASE WHEN m.wins THEN coalesce((m.top).rank, -1::smallint) ELSE (m.old).status_rank END,
+                   CASE WHEN m.wins THEN coalesce((m.top).decided, false) ELSE (m.old).status_decided END,
+                   CASE WHEN m.wins THEN coalesce((m.top).executed, 0) ELSE (m.old).status_executed END,
+                   CASE WHEN m.wins THEN coalesce((m.top).updated, 0) ELSE (m.old).status_ms END,
+                   m.created, m.updated, m.fills_qty, m.fills_quote, m.told_seq, m.wounded, m.seq
+            FROM merged m
+            WHERE m.fresh OR m.wins OR m.wounded IS DISTINCT FROM (m.old).wounded
+               OR (m.wounded AND m.told AND (m.old).seq > (m.old).told_seq)
+               OR (m.client, m.side, m.type, m.tif, m.price, m.orig, m.executed, m.quote, m.created, m.updated,
+                   m.fills_qty, m.fills_quote)
+                  IS DISTINCT FROM
+                  ((m.old).client_order_id, (m.old).side, (m.old).type, (m.old).time_in_force, (m.old).price,
+                   (m.old).orig_qty, (m.old).venue_executed_qty, (m.old).venue_executed_quote, (m.old).created_ms,
+                   (m.old).updated_ms, (m.old).fills_qty, (m.old).fills_quote)
+            ORDER BY m.symbol, m.order_id
+            ON CONFLICT (account, symbol, order_id) DO UPDATE SET
+                client_order_id = excluded.client_order_id, side = excluded.side, type = excluded.type,
+                time_in_force = excluded.time_in_force, price = excluded.price, orig_qty = excluded.orig_qty,
+                venue_executed_qty = excluded.venue_executed_qty, venue_executed_quote = excluded.venue_executed_quote,
+                status = excluded.status, status_rank = excluded.status_rank, status_decided = excluded.status_decided,
+                status_executed = excluded.status_executed, status_ms = excluded.status_ms,
+                created_ms = excluded.created_ms, updated_ms = excluded.updated_ms, fills_qty = excluded.fills_qty,
+                fills_quote = excluded.fills_quote, told_seq = excluded.told_seq, wounded = excluded.wounded,
+                seq = excluded.seq
+            RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM put),
+               (SELECT jsonb_agg(jsonb_build_object(
+                    'symbol', m.symbol, 'id', m.order_id, 'frame', m.frame, 'fields', m.conflicts, 'said', m.said,
+                    'held', concat_ws(' ', m.side, m.type, m.tif, m.client, m.price, m.orig),
+                    'one_end', least(m.one_end, m.other_end), 'other_end', greatest(m.one_end, m.other_end)))
+                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL)
+        INTO orders_changed, v_conflicts;
+
+        FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id') AS id, (c ->> 'frame')::integer AS frame,
+                        c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
+                        c ->> 'other_end' AS other_end
+                 FROM jsonb_array_elements(v_conflicts) c
+        LOOP
+            IF r.fields <> '' THEN
+                others_changed := others_changed + ledger.doubt(
+                    p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
+                    v_head + r.frame, f_received[r.frame]);
+            END IF;
+            IF r.one_end IS NOT NULL THEN
+                others_changed := others_changed + ledger.doubt(
+                    p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
+                    v_head + r.frame, f_received[r.frame]);
+            END IF;
+        END LOOP;
+        -- GET order decides between two terminal states, those told after its answer included.
+        IF true = ANY (o_decides) OR v_conflicts IS NOT NULL THEN
+            UPDATE ledger.discrepancies d SET resolved_at = f_received[1], seq = v_head + 1,
+                resolution = 'GET order says ' || o.status
+            FROM ledger.orders o
+            WHERE d.account = p_account AND d.kind = 'terminal_conflict' AND d.resolved_at IS NULL
+              AND o.account = p_account AND o.status_decided AND d.subject = concat_ws('/', o.symbol, o.order_id)
+              AND o.symbol = ANY (o_symbol) AND o.order_id = ANY (o_id);
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
+            others_changed := others_changed + v_rows;
+        END IF;
+    END IF;
+
+    IF array_length(b_frame, 1) > 0 THEN
+        WITH p AS (
+            SELECT u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, max(u.k) AS k, max(u.frame) AS frame
+            FROM unnest(b_frame, b_asset, b_free, b_locked, b_ms, b_k) AS u(frame, asset, free, locked, ms, k)
+            GROUP BY 1, 2, 3, 4
+        ), hist AS (
+            INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
+            SELECT p_account, p.asset, p.ms, p.free, p.locked, p.k, p_source, v_head + p.frame FROM p
+            ORDER BY p.asset, p.ms, p.free, p.locked
+            ON CONFLICT (account, asset, as_of_ms, free, locked) DO UPDATE SET k = excluded.k WHERE excluded.k > h.k
+            RETURNING 1
+        ), newest AS (
+            SELECT DISTINCT ON (p.asset) p.* FROM p
+            ORDER BY p.asset, p.ms DESC, p.k DESC, p.free DESC, p.locked DESC
+        ), put AS (
+            INSERT INTO ledger.balances AS t (account, asset, free, locked, as_of_ms, k, source, position_seq, seq)
+            SELECT p_account, n.asset, n.free, n.locked, n.ms, n.k, p_source, v_head + n.frame, v_head + n.frame
+            FROM newest n ORDER BY n.asset
+            ON CONFLICT (account, asset) DO UPDATE SET
+                free = excluded.free, locked = excluded.locked, as_of_ms = excluded.as_of_ms, k = excluded.k,
+                source = excluded.source, position_seq = excluded.position_seq, seq = excluded.seq
+            WHERE (excluded.as_of_ms, excluded.k, excluded.free, excluded.locked) > (t.as_of_ms, t.k, t.free, t.locked)
+            RETURNING 1
+        )
+        SELECT (SELECT count(*) FROM hist) + (SELECT count(*) FROM put) INTO v_rows;
+        others_changed := others_changed + v_rows;
+        -- A position between two snapshots, even one that lost by its clock, makes the first of them stale.
+        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = ANY (b_asset);
+    END IF;
+
+    IF p_rare IS NOT NULL THEN
+        WITH put AS (
+            INSERT INTO ledger.transfers (account, asset, at_ms, kind, amount, source, seq)
+            SELECT p_account, t ->> 'asset', (t ->> 'at_ms')::bigint, t ->> 'kind', (t ->> 'amount')::numeric, p_source,
+                   v_head + (t ->> 'frame')::integer
+            FROM jsonb_array_elements(p_rare -> 'transfers') t ORDER BY 2, 3, 4, 5
+            ON CONFLICT (account, asset, at_ms, kind, amount) DO NOTHING RETURNING 1
+        )
+        SELECT count(*) INTO v_rows FROM put;
+        others_changed := others_changed + v_rows;
+        FOR r IN SELECT d ->> 'kind' AS kind, d ->> 'subject' AS subject, d ->> 'expected' AS expected,
+                        d ->> 'actual' AS actual, (d ->> 'frame')::integer AS frame
+                 FROM jsonb_array_elements(p_rare -> 'doubts') d
+        LOOP
+            others_changed := others_changed + ledger.doubt(
+                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, f_received[r.frame]);
+        END LOOP;
+        FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
+        LOOP
+            others_changed := others_changed + ledger.bring_snapshot(
+                p_account, r.snapshot, f_venue_ms[r.frame], coalesce(p_asked_seq, 0), v_head + r.frame);
+        END LOOP;
+    END IF;
+
+    IF v_frames > 0 THEN
+        IF v_same AND fills_new + orders_changed + others_changed = 0 THEN
+            first_seq := NULL;   -- an answer equal to the last one kept, which changes nothing, is not kept again
+            last_seq := NULL;
+            v_frames := 0;
+        ELSE
+            INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
+                                      question, raw, problem)
+            SELECT p_account, v_head + u.n, p_source, p_session, u.no, u.received, u.kind, u.venue_ms, p_asked_seq,
+                   p_question, u.raw, u.problem
+            FROM unnest(f_no, f_received, f_kind, f_venue_ms, f_raw, f_problem)
+                 WITH ORDINALITY AS u(no, received, kind, venue_ms, raw, problem, n);
+            IF p_question IS NOT NULL THEN
+                INSERT INTO ledger.answers (account, question, body_sha256, seq)
+                VALUES (p_account, p_question, v_hash, last_seq)
+                ON CONFLICT (account, question) DO UPDATE SET body_sha256 = excluded.body_sha256, seq = excluded.seq;
+            END IF;
+            UPDATE ledger.accounts a SET
+                head_seq = last_seq,
+                stream_frames = a.stream_frames + CASE WHEN p_source = 'stream' THEN v_frames ELSE 0 END,
+                unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream' THEN
+                    (SELECT count(*) FROM unnest(f_problem) q WHERE q IS NOT NULL) ELSE 0 END
+            WHERE a.account = p_account;
+        END IF;
+    END IF;
+    IF p_gap IS NOT NULL AND fills_new + orders_changed > 0 THEN
+        UPDATE ledger.gaps g SET fills_found = g.fills_found + fills_new,
+            orders_changed = g.orders_changed + apply.orders_changed
+        WHERE g.account = p_account AND g.gap_id = p_gap;
+    END IF;
+    IF p_through_ms IS NOT NULL THEN
+        PERFORM ledger.beat(p_account, p_through_ms);
+    END IF;
+    IF v_frames > 0 THEN
+        PERFORM pg_notify('ledger_changed', p_account || ':' || last_seq);
+    END IF;
+END
+$$;

@@ -1,0 +1,36 @@
+"""The functions, views and grants of the database: code, not data, so every upgrade lays them anew.
+
+Pure: reads the SQL files beside this module. The digest tells whether a database carries this program's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from ledger.db.tables import CONTRACT, SCHEMA
+
+FILES = ("coverage.sql", "apply.sql", "views.sql", "grants.sql")
+
+
+@cache
+def text() -> str:
+    """All statements in order, ending in the digest left as comment of the contract's schema."""
+    body = "\n".join((files("ledger.db") / name).read_text("utf-8") for name in FILES)
+    return f"{body}\nCOMMENT ON SCHEMA {SCHEMA} IS 'sdx-ledger code {_digest(body)}';\n"
+
+
+@cache
+def digest() -> str:
+    """Hex digest of the statements, as ``installed_digest_query`` reads it back."""
+    body = "\n".join((files("ledger.db") / name).read_text("utf-8") for name in FILES)
+    return _digest(body)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+INSTALLED_DIGEST = f"SELECT split_part(obj_description(to_regnamespace('{SCHEMA}'), 'pg_namespace'), ' ', 3) AS digest"
+CREATE_SCHEMAS = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}; CREATE SCHEMA IF NOT EXISTS {CONTRACT};"

