@@ -1,0 +1,103 @@
+"""Clocks: what time it is here, what time it is at the venue, and how to wait.
+
+Always holds: nothing else in the program reads the time. ``monotonic_s`` measures how long things take and is
+never compared with the wall; the venue's clock is this machine's plus an offset measured over REST.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+
+class Clock:
+    """The real time. The offset to the venue is 0 until somebody measures it."""
+
+    def __init__(self) -> None:
+        self._offset_ms = 0
+        self._round_trip_ms: int | None = None
+
+    def now_ms(self) -> int:
+        """This machine's wall clock, ms UTC. It may jump."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Seconds since some moment of the past; never goes back."""
+        return time.monotonic()
+
+    def venue_now_ms(self) -> int:
+        """The venue's clock, ms UTC, as far as it was measured."""
+        return self.now_ms() + self._offset_ms
+
+    @property
+    def offset_ms(self) -> int:
+        """The venue's clock minus this machine's."""
+        return self._offset_ms
+
+    @property
+    def round_trip_ms(self) -> int | None:
+        """How long the measurement took: the offset may be wrong by half of it. None before the first."""
+        return self._round_trip_ms
+
+    def set_offset(self, offset_ms: int, round_trip_ms: int) -> None:
+        """Take a measured offset."""
+        self._offset_ms = offset_ms
+        self._round_trip_ms = round_trip_ms
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; not at all for zero or less, but other tasks get their turn."""
+        await asyncio.sleep(max(seconds, 0))
+
+
+class ManualClock(Clock):
+    """A clock that stands still until ``advance`` moves it: for tests and simulations."""
+
+    def __init__(self, start_ms: int = 1_717_430_400_000) -> None:
+        super().__init__()
+        self._start_ms = start_ms
+        self._elapsed_s = 0.0
+        self._jumped_ms = 0
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._someone_slept = asyncio.Event()
+
+    def now_ms(self) -> int:
+        return self._start_ms + self._jumped_ms + round(self._elapsed_s * 1000)
+
+    def monotonic_s(self) -> float:
+        return self._elapsed_s
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass and wake, in order, whoever slept until then."""
+        assert seconds >= 0, "time does not go back"
+        self._elapsed_s += seconds
+        for due_s, sleeper in sorted(self._sleepers, key=lambda entry: entry[0]):
+            if due_s <= self._elapsed_s and not sleeper.done():
+                sleeper.set_result(None)
+
+    def jump(self, ms: int) -> None:
+        """Set the wall clock forward or back, as an administrator would; nobody wakes."""
+        self._jumped_ms += ms
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (self._elapsed_s + seconds, sleeper)
+        self._sleepers.append(entry)
+        self._someone_slept.set()
+        try:
+            await sleeper
+        finally:
+            self._sleepers.remove(entry)
+
+    async def until_asleep(self, seconds: float | None = None) -> float:
+        """Wait until somebody sleeps (for exactly ``seconds``, if given); returns the shortest sleep left."""
+        while True:
+            left_s = sorted(due_s - self._elapsed_s for due_s, sleeper in self._sleepers if not sleeper.done())
+            if seconds is not None:
+                left_s = [left for left in left_s if abs(left - seconds) < 1e-6]
+            if left_s:
+                return left_s[0]
+            self._someone_slept.clear()
+            await self._someone_slept.wait()
