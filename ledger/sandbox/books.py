@@ -1,0 +1,279 @@
+"""The venue's books: orders, fills and balances as a fold over events.
+
+Always holds: the same events give the same books; what an open limit order reserves is locked and
+everything else is free; every amount is exact (the context raises on the first inexact digit), so the sums
+balance at any time. Quantities are in base asset, quote totals and fees in quote asset, times in ms UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
+
+ZERO = Decimal("0.00000000")
+PLACES = Decimal("0.00000001")
+EXACT = Context(prec=100, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One symbol. Every price is a whole number of ticks, every quantity one of steps; their product has 8 places."""
+
+    base: str
+    quote: str
+    tick: Decimal
+    step: Decimal
+    price_ticks: int
+    """Where the price starts."""
+    lot_steps: tuple[int, int]
+    """Smallest and largest order."""
+
+    @property
+    def symbol(self) -> str:
+        return self.base + self.quote
+
+
+def _pair(base: str, quote: str, tick: str, step: str, price_ticks: int, lot_steps: tuple[int, int]) -> Pair:
+    return Pair(base, quote, Decimal(tick), Decimal(step), price_ticks, lot_steps)
+
+
+PAIRS = {
+    pair.symbol: pair
+    for pair in (
+        _pair("BTC", "USDT", "0.01", "0.00001", 6_400_000, (10, 2_000)),
+        _pair("ETH", "USDT", "0.01", "0.0001", 340_000, (10, 4_000)),
+        _pair("SOL", "USDT", "0.01", "0.001", 15_000, (100, 9_000)),
+        _pair("ETH", "BTC", "0.00001", "0.001", 5_312, (5, 400)),
+        _pair("BNB", "USDT", "0.01", "0.001", 59_000, (20, 2_000)),
+        _pair("1INCH", "USDT", "0.0001", "0.1", 3_521, (200, 20_000)),
+        _pair("SHIB", "USDT", "0.00000001", "1", 2_450, (400_000, 40_000_000)),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order as it stands now. Its id is unique within its symbol only."""
+
+    symbol: str
+    order_id: int
+    client_order_id: str
+    side: str
+    type: str
+    time_in_force: str
+    price: Decimal
+    orig_qty: Decimal
+    executed_qty: Decimal
+    executed_quote: Decimal
+    status: str
+    created_ms: int
+    updated_ms: int
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.symbol, self.order_id
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in ("NEW", "PARTIALLY_FILLED")
+
+    @property
+    def left(self) -> Decimal:
+        return self.orig_qty - self.executed_qty
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One execution. The trade id runs per symbol; in a self-trade both own orders carry the same one."""
+
+    symbol: str
+    order_id: int
+    trade_id: int
+    side: str
+    price: Decimal
+    qty: Decimal
+    quote: Decimal
+    fee: Decimal
+    fee_asset: str
+    is_maker: bool
+    time_ms: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.symbol, self.order_id, self.trade_id
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What the account holds of one asset."""
+
+    free: Decimal = ZERO
+    locked: Decimal = ZERO
+
+    def moved(self, free: Decimal, locked: Decimal = ZERO) -> Balance:
+        return Balance(self.free + free, self.locked + locked)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An order changed: ``order`` is its state afterwards. ``fill`` only when ``execution`` is TRADE."""
+
+    order: Order
+    execution: str
+    execution_id: int
+    at_ms: int
+    fill: Fill | None = None
+    cancel_id: str = ""
+    """The client id of the cancel request; empty unless ``execution`` is CANCELED."""
+    reason: str = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """A deposit (positive) or withdrawal (negative)."""
+
+    asset: str
+    amount: Decimal
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The balances one event touched, absolute, as they stand after it."""
+
+    balances: tuple[tuple[str, Balance], ...]
+    at_ms: int
+
+
+Event = Report | Movement | Position
+
+OPENING = {
+    "USDT": Decimal("100000.00000000"),
+    "BTC": Decimal("2.00000000"),
+    "ETH": Decimal("30.00000000"),
+    "SOL": Decimal("500.00000000"),
+    "BNB": Decimal("60.00000000"),
+    "1INCH": Decimal("90000.00000000"),
+    "SHIB": Decimal("900000000.00000000"),
+}
+"""What the account holds before the first event."""
+
+
+class Books:
+    """Orders, fills, movements and balances. Change them through ``apply`` only."""
+
+    def __init__(self) -> None:
+        self.orders: dict[tuple[str, int], Order] = {}
+        self.fills: dict[tuple[str, int, int], Fill] = {}
+        self.movements: list[Movement] = []
+        self.balances: dict[str, Balance] = {asset: Balance(free) for asset, free in OPENING.items()}
+        self.balances_ms = 0
+        """When a balance last changed."""
+        self._orders_of: dict[str, dict[int, Order]] = {symbol: {} for symbol in PAIRS}
+        self._fills_of: dict[str, list[Fill]] = {symbol: [] for symbol in PAIRS}
+        self._open: dict[tuple[str, int], None] = {}
+
+    def copy(self) -> Books:
+        """The same books, which from now on go their own way."""
+        twin = Books()
+        twin.orders, twin.fills, twin.movements = dict(self.orders), dict(self.fills), list(self.movements)
+        twin.balances, twin.balances_ms = dict(self.balances), self.balances_ms
+        twin._orders_of = {symbol: dict(rows) for symbol, rows in self._orders_of.items()}
+        twin._fills_of = {symbol: list(rows) for symbol, rows in self._fills_of.items()}
+        twin._open = dict(self._open)
+        return twin
+
+    def orders_of(self, symbol: str) -> list[Order]:
+        """Every order of a symbol, oldest first: ids and creation times both ascend."""
+        return list(self._orders_of[symbol].values())
+
+    def order(self, symbol: str, order_id: int) -> Order | None:
+        return self._orders_of[symbol].get(order_id)
+
+    def fills_of(self, symbol: str) -> list[Fill]:
+        """Every fill of a symbol, oldest first: trade ids and times both ascend."""
+        return list(self._fills_of[symbol])
+
+    def open_orders(self) -> list[Order]:
+        """Every open order of the account, oldest first."""
+        return [self.orders[key] for key in self._open]
+
+    def free(self, asset: str) -> Decimal:
+        return self.balances.get(asset, Balance()).free
+
+    def apply(self, event: Event) -> Position | None:
+        """Take one event in. Returns the balances it changed, None when it changed none."""
+        with localcontext(EXACT):
+            if isinstance(event, Report):
+                changes = self._take_report(event)
+            elif isinstance(event, Movement):
+                self.movements.append(event)
+                changes = [(event.asset, event.amount, ZERO)]
+            else:
+                return None  # a position only repeats what the event before it did
+            return self._move(changes, event.at_ms)
+
+    def _take_report(self, report: Report) -> list[tuple[str, Decimal, Decimal]]:
+        order, before = report.order, self.orders.get(report.order.key)
+        self.orders[order.key] = order
+        self._orders_of[order.symbol][order.order_id] = order
+        if order.is_open:
+            self._open[order.key] = None
+        else:
+            self._open.pop(order.key, None)
+        asset = _reserved_asset(order)
+        locked = _reserved(order) - (_reserved(before) if before else ZERO)
+        changes = [(asset, -locked, locked)]
+        if report.fill:
+            self.fills[report.fill.key] = report.fill
+            self._fills_of[order.symbol].append(report.fill)
+            changes += _paid(report.fill)
+        return changes
+
+    def _move(self, changes: list[tuple[str, Decimal, Decimal]], at_ms: int) -> Position | None:
+        touched = {asset: None for asset, free, locked in changes if free or locked}
+        for asset, free, locked in changes:
+            self.balances[asset] = self.balances.get(asset, Balance()).moved(free, locked)
+        if not touched:
+            return None
+        self.balances_ms = at_ms
+        return Position(tuple((asset, self.balances[asset]) for asset in touched), at_ms)
+
+    def truth(self) -> dict[str, object]:
+        """Everything as JSON can carry it; numbers are text, digit for digit."""
+        return {
+            "orders": [_plain(order) for order in self.orders.values()],
+            "fills": [_plain(fill) for fill in self.fills.values()],
+            "balances": {asset: _plain(balance) for asset, balance in self.balances.items()},
+            "transfers": [_plain(movement) for movement in self.movements],
+        }
+
+
+def _reserved_asset(order: Order) -> str:
+    pair = PAIRS[order.symbol]
+    return pair.quote if order.side == "BUY" else pair.base
+
+
+def _reserved(order: Order) -> Decimal:
+    """What an order keeps locked: nothing for its fee, and nothing for a market order, which pays as it fills."""
+    if not order.is_open or order.type == "MARKET":
+        return ZERO
+    return (order.price * order.left).quantize(PLACES) if order.side == "BUY" else order.left
+
+
+def _paid(fill: Fill) -> Iterator[tuple[str, Decimal, Decimal]]:
+    """Both legs of a fill. The fee is taken in the quote asset, on a buy on top of the price."""
+    pair, sign = PAIRS[fill.symbol], 1 if fill.side == "BUY" else -1
+    yield pair.base, sign * fill.qty, ZERO
+    yield pair.quote, -sign * fill.quote - fill.fee, ZERO
+
+
+def text(number: Decimal) -> str:
+    """Plain decimal text, never an exponent."""
+    return format(number, "f")
+
+
+def _plain(row: Order | Fill | Balance | Movement) -> dict[str, object]:
+    values = {field.name: getattr(row, field.name) for field in fields(row)}
+    return {name: text(value) if isinstance(value, Decimal) else value for name, value in values.items()}
