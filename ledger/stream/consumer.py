@@ -1,0 +1,365 @@
+"""Sockets in, rows out: one account's stream.
+
+Always holds: a socket is drained whatever the database does; whatever arrived while one call was in flight goes into
+the next (group commit, no timer); a gap row is written before the frames of the socket that ended the outage; time
+counts as covered only when every frame before it was written. Nothing is lost when two sockets overlap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from ledger.db import apply, coverage
+from ledger.db.apply import Batch, Entry
+from ledger.db.coverage import Gap
+from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
+from ledger.facts.identity import SessionMemory
+from ledger.facts.types import Balance, Fact
+from ledger.stream import liveness
+from ledger.stream.lease import ListenKeyLease
+from ledger.venue import frames, stream_events
+from ledger.wire.clock import Clock
+from ledger.wire.postgres import Writer, is_refusal
+from ledger.wire.socket import Connection, FrameBuffer, Received, open_connection
+
+log = structlog.get_logger(__name__)
+
+FRAMES_PER_CALL_MAX = 1000
+BEAT_S = 1.0
+"""How often a quiet stream says that it is alive."""
+KEY_PAUSE_S = 300.0
+ROTATE = "rotate"
+ROTATE_AGAIN_S = 10.0
+"""Pause after a rotation whose new socket could not be opened; the old one goes on meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Settings of one account's stream; all in seconds."""
+
+    stream_url: str
+    silence_s: float
+    max_age_s: float
+    rest_lag_s: float
+    sockets: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """No socket is up. ``not_after_ms``: frames may have been missed since then (venue clock), None: since now."""
+
+    cause: str
+    not_after_ms: int | None
+
+
+@dataclass(slots=True, eq=False)
+class _Socket:
+    """One socket that is up, the listen key it hangs on, and the venue's word that it is over, if it came."""
+
+    connection: Connection
+    key: str
+    told: asyncio.Future[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Down:
+    """To be written: the stream is down."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Up:
+    """To be written: the stream is live again since ``until_ms``; the outage is a gap."""
+
+    outage: Outage
+    until_ms: int
+
+
+def read(received: Received) -> Entry:
+    """One journal row to be, with its facts. Never raises: what cannot be read is kept with its problem."""
+    if received.problem is not None:
+        return Entry(received.frame_no, received.received_ms, "unreadable", None, received.raw, received.problem, ())
+    frame = frames.read(received.raw)
+    facts: tuple[Fact, ...] = ()
+    problem = frame.problem
+    if problem is None:
+        try:
+            facts = tuple(stream_events.facts(frame))
+        except UnreadableFrame as error:
+            problem = str(error)
+    return Entry(received.frame_no, received.received_ms, frame.kind, frame.venue_ms, received.raw, problem, facts)
+
+
+class Consumer:
+    """One account's stream. ``writer`` is its own connection and used by ``write`` alone."""
+
+    def __init__(
+        self,
+        account: str,
+        rules: Rules,
+        lease: ListenKeyLease,
+        writer: Writer,
+        clock: Clock,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._account = account
+        self._rules = rules
+        self._lease = lease
+        self._writer = writer
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._buffer = FrameBuffer()
+        self._live: dict[UUID, _Socket] = {}
+        self._memories: dict[UUID, SessionMemory] = {}
+        self._outage: Outage | None = Outage("start", None)
+        self._due: deque[_Down | _Up] = deque()
+        self._beat_s = 0.0
+        self._error: str | None = None
+        self._stopping = False
+        self.frames = 0
+        """Stream frames written so far, by this process."""
+
+    async def run(self) -> None:
+        """Mirror the stream until cancelled; then write what arrived and leave the stream marked as down."""
+        writing = asyncio.create_task(self._write(), name=f"write {self._account}")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._lease.keep(), name=f"lease {self._account}")
+                for slot in range(self._rules.sockets):
+                    tasks.create_task(self._keep_connected(), name=f"socket {slot} {self._account}")
+                tasks.create_task(self._watch(writing))
+        finally:
+            self._stopping = True
+            for socket in list(self._live.values()):
+                await socket.connection.close("stopped")
+            self._due.append(_Down())
+            self._buffer.wake()
+            await writing
+
+    @staticmethod
+    async def _watch(writing: asyncio.Task[None]) -> None:
+        """A writer that fails takes the sockets down with it, instead of letting them fill the buffer."""
+        await asyncio.shield(writing)
+
+    # --- sockets -----------------------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        """One socket at all times: make a new one when it is lost, and before it grows too old."""
+        attempt = 0
+        current: _Socket | None = None
+        rotate_in_s = self._rules.max_age_s
+        while True:
+            if current is None:
+                current = await self._connect(attempt)
+                if current is None:
+                    attempt += 1
+                    continue
+                self._begin(current)
+                rotate_in_s = self._rules.max_age_s
+            cause, not_after_ms = await self._until_over(current, rotate_in_s)
+            if cause == ROTATE:
+                fresh = await self._connect(0)
+                rotate_in_s = ROTATE_AGAIN_S if fresh is None else self._rules.max_age_s
+                if fresh is not None:
+                    self._begin(fresh)
+                    await current.connection.close("rotated")
+                    self._end(current, "rotated", None)
+                    current = fresh
+                continue
+            await current.connection.close(cause)
+            self._end(current, cause, not_after_ms)
+            lived_s = self._clock.monotonic_s() - current.connection.opened_s
+            attempt = liveness.next_attempt(attempt, lived_s)
+            current = None
+
+    async def _connect(self, attempt: int) -> _Socket | None:
+        """Open one socket, after the pause that ``attempt`` failures before it call for. None when it failed too."""
+        if attempt:
+            await self._clock.sleep(liveness.backoff_s(attempt, self._rng))
+        try:
+            key = await self._lease.acquire()
+            connection = await open_connection(
+                f"{self._rules.stream_url}/ws/{key}", self._buffer, self._clock, silence_s=self._rules.silence_s
+            )
+        except KeyRefused as error:
+            self._note(error)
+            await self._clock.sleep(KEY_PAUSE_S)
+            self._lease.retry_key()
+            return None
+        except VenueError as error:
+            self._note(error)
+            if isinstance(error, VenueRefused):
+                self._lease.invalidate("refused by the stream")
+            if isinstance(error, VenueBusy) and error.retry_after_s:
+                await self._clock.sleep(error.retry_after_s)
+            return None
+        return _Socket(connection, key, asyncio.get_running_loop().create_future())
+
+    async def _until_over(self, socket: _Socket, rotate_in_s: float) -> tuple[str, int | None]:
+        """Wait until this socket is no longer good. Returns why, and since when frames may have been missed."""
+        socket.told = asyncio.get_running_loop().create_future() if socket.told.done() else socket.told
+        closed = asyncio.create_task(socket.connection.wait_closed())
+        lost = asyncio.create_task(self._lease.wait_lost(socket.key))
+        aged = asyncio.create_task(self._clock.sleep(rotate_in_s))
+        try:
+            await asyncio.wait((closed, lost, aged, socket.told), return_when=asyncio.FIRST_COMPLETED)
+            if socket.told.done():
+                return socket.told.result(), None
+            if closed.done():
+                return closed.result(), self._heard_ms(socket.connection)
+            if lost.done():
+                # The key may have died unnoticed any time after the venue last confirmed it.
+                return f"listen key lost: {lost.result()}", self._lease.confirmed_ms
+            return ROTATE, None
+        finally:
+            for task in (closed, lost, aged):
+                task.cancel()
+
+    def _begin(self, socket: _Socket) -> None:
+        self._live[socket.connection.session_id] = socket
+        log.info("stream connected", account=self._account, session=str(socket.connection.session_id))
+        if self._outage is not None:
+            self._due.append(_Up(self._outage, socket.connection.opened_ms))
+            self._outage = None
+            self._buffer.wake()
+
+    def _end(self, socket: _Socket, cause: str, not_after_ms: int | None) -> None:
+        """This socket is gone; the last one's end is an outage."""
+        self._live.pop(socket.connection.session_id, None)
+        if not self._live and self._outage is None:
+            self._outage = Outage(cause, not_after_ms)
+            self._due.append(_Down())
+            self._buffer.wake()
+            log.warning("stream lost", account=self._account, cause=cause)
+
+    def _heard_ms(self, connection: Connection) -> int:
+        """The last instant this socket was known to work, venue clock."""
+        silent_s = self._clock.monotonic_s() - connection.heard_s
+        return self._clock.venue_now_ms() - int((silent_s + self._rules.rest_lag_s) * 1000)
+
+    def _note(self, error: VenueError) -> None:
+        log.error("stream cannot be opened now", account=self._account, error=str(error))
+        self._error = str(error)
+        self._buffer.wake()
+
+    # --- rows --------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Write what arrived, in order, until stopped and drained."""
+        while True:
+            await self._write_due()
+            received = self._buffer.take(FRAMES_PER_CALL_MAX)
+            through_ms = self._through_ms()
+            if received or through_ms is not None:
+                await self._write_frames(received, through_ms)
+            elif self._stopping and not self._due:
+                return
+            elif not self._due:
+                await self._buffer.wait(BEAT_S)
+
+    async def _write_due(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            await self._writer.run(lambda conn: coverage.set_error(conn, self._account, error))
+        while self._due:
+            due = self._due[0]
+            if isinstance(due, _Up):
+                gap = await self._writer.run(partial(self._open_gap, up=due))
+                log.warning(
+                    "gap opened",
+                    account=self._account,
+                    gap=gap.gap_id,
+                    cause=gap.cause,
+                    from_ms=gap.from_ms,
+                    until_ms=gap.until_ms,
+                )
+            else:
+                await self._writer.run(lambda conn: coverage.stream_down(conn, self._account))
+            self._due.popleft()
+
+    async def _open_gap(self, conn: Any, up: _Up) -> Gap:
+        return await coverage.open_gap(
+            conn,
+            self._account,
+            cause=up.outage.cause,
+            until_ms=up.until_ms,
+            not_after_ms=up.outage.not_after_ms,
+        )
+
+    async def _write_frames(self, received: list[Received], through_ms: int | None) -> None:
+        entries = [read(one) for one in received]
+        session_id = received[0].session_id if received else UUID(int=0)
+        if received:
+            self._obey(session_id, entries)
+            entries = self._without_shared_clock(session_id, entries)
+        memory = self._memories.setdefault(session_id, SessionMemory())
+        batch = apply.build(self._account, session_id, "stream", entries, memory, through_ms=through_ms)
+        await self._send(batch)
+        self.frames += len(received)
+        self._forget_sessions()
+
+    async def _send(self, batch: Batch) -> None:
+        try:
+            await self._writer.run(lambda conn: apply.apply(conn, batch))
+        except Exception as error:
+            if not is_refusal(error) or batch.is_bare:
+                raise
+            # One frame the database refuses must not hold up the others: send them singly, that one without facts.
+            log.error("database refused a batch", account=self._account, frames=len(batch.frames), error=str(error))
+            alone = len(batch.frames) == 1
+            singles = [batch.without_facts(f"refused by the database: {error}")] if alone else batch.split()
+            for single in singles:
+                await self._send(single)
+
+    def _through_ms(self) -> int | None:
+        """Up to when everything is written now; None: not live, not drained, or said a moment ago."""
+        now_s = self._clock.monotonic_s()
+        if not self._live or self._due or len(self._buffer) or now_s - self._beat_s < BEAT_S:
+            return None
+        self._beat_s = now_s
+        heard_s = max(socket.connection.heard_s for socket in self._live.values())
+        late_s = liveness.late_s(now_s - heard_s, self._rules.silence_s)
+        return self._clock.venue_now_ms() - int((late_s + self._rules.rest_lag_s) * 1000)
+
+    def _obey(self, session_id: UUID, entries: list[Entry]) -> None:
+        """The venue says that this stream or its key is over: act on it without waiting for silence."""
+        socket = self._live.get(session_id)
+        for entry in entries:
+            if socket is None or entry.kind not in stream_events.CONTROLS:
+                continue
+            if entry.kind == "listenKeyExpired":
+                self._lease.invalidate(entry.kind, socket.key)
+            if not socket.told.done():
+                # A server that announces its shutdown still speaks: the new socket comes first.
+                socket.told.set_result(ROTATE if entry.kind == "serverShutdown" else entry.kind)
+
+    def _without_shared_clock(self, session_id: UUID, entries: list[Entry]) -> list[Entry]:
+        """Positions without a venue clock are ordered by arrival, so only the oldest live socket may write them."""
+        oldest = next(iter(self._live), session_id)
+        if session_id == oldest or session_id not in self._live:
+            return entries
+        return [
+            Entry(
+                e.frame_no,
+                e.received_ms,
+                e.kind,
+                e.venue_ms,
+                e.raw,
+                e.problem,
+                tuple(fact for fact in e.facts if not (isinstance(fact, Balance) and fact.as_of_ms is None)),
+            )
+            for e in entries
+        ]
+
+    def _forget_sessions(self) -> None:
+        """A session is over when its socket is gone and its frames are written."""
+        if len(self._buffer) == 0:
+            for session_id in [s for s in self._memories if s not in self._live]:
+                del self._memories[session_id]

@@ -1,0 +1,41 @@
+"""When a stream counts as live, and when a connection is tried again. Pure: time and chance are handed in."""
+
+from __future__ import annotations
+
+from ledger.wire.budget import backoff_s
+from ledger.wire.socket import ping_every_s
+
+__all__ = ["backoff_s", "late_s", "next_attempt", "rotate_due", "rotate_in_s"]
+
+SETTLED_S = 60.0
+"""A socket that lived this long was a good one."""
+ANSWER_S = 1.0
+"""How long the answer to a ping may take before silence looks like more than quiet."""
+
+
+def late_s(quiet_s: float, silence_s: float) -> float:
+    """How much of the last ``quiet_s`` without a frame, ping or pong cannot be called covered, in seconds.
+
+    None of it while the answer to our next ping is not due yet: an account may be quiet. All of it afterwards:
+    frames may have been missed ever since. ``silence_s`` is the setting, which decides how often we ping.
+    """
+    every_s = ping_every_s(silence_s)
+    return quiet_s if quiet_s > every_s + min(ANSWER_S, every_s) else 0.0
+
+
+def rotate_in_s(opened_s: float, now_s: float, max_age_s: float) -> float:
+    """Seconds until a socket opened at ``opened_s`` has to be replaced, 0 when it is due."""
+    return max(opened_s + max_age_s - now_s, 0.0)
+
+
+def rotate_due(opened_s: float, now_s: float, max_age_s: float) -> bool:
+    """Whether a socket is old enough to be replaced before the venue cuts it."""
+    return rotate_in_s(opened_s, now_s, max_age_s) == 0.0
+
+
+def next_attempt(attempt: int, lived_s: float) -> int:
+    """The attempt to count after a socket ended: one more when it lived shortly, as if it had never been up.
+
+    A venue that accepts and drops at once is backed away from like one that does not accept.
+    """
+    return 1 if lived_s >= SETTLED_S else attempt + 1
