@@ -1,0 +1,429 @@
+"""The command line: parse, call ``app``, print. Data goes to stdout, logs to stderr.
+
+Exit codes: 0 ok; 1 done, differences found; 2 usage; 3 configuration or credentials; 4 venue unreachable, refused or
+banned; 5 database; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from ledger import __version__, app, config, demo, doctor, log
+from ledger.config import Settings
+from ledger.db import reads
+from ledger.errors import ConfigError, LedgerError
+from ledger.export.csv_files import FORMATS
+from ledger.export.writer import export
+from ledger.reconcile.runner import Progress
+from ledger.sandbox import server as sandbox_server
+from ledger.wire import embedded, postgres
+
+INTERRUPTED = 130
+
+cli = typer.Typer(
+    name="sdx-ledger",
+    help="Keeps a durable, provable copy of SPACEDEX spot accounts in PostgreSQL.",
+    epilog=(
+        "Exit codes: 0 ok, 1 differences found, 2 usage, 3 configuration or credentials, 4 venue unreachable, refused "
+        "or banned, 5 database, 130 interrupted. Settings come from flags, SDX_* variables, .env and sdx-ledger.toml."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db_cli = typer.Typer(
+    help="The database: bring the schema up to date, find and stop the embedded server.", no_args_is_help=True
+)
+cli.add_typer(db_cli, name="db")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a `schema` field.")]
+AdoptKey = Annotated[
+    bool, typer.Option("--adopt-key", help="Accept an API key that cannot be recognised as this account's.")
+]
+
+
+def main() -> None:
+    """Run the program and leave with the exit code of the error, if there was one."""
+    try:
+        cli()
+    except LedgerError as error:
+        typer.echo(f"sdx-ledger: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def settings(**flags: object) -> Settings:
+    """Settings with logging set up: what every command starts with."""
+    loaded = config.load(**flags)
+    log.setup(loaded.log_level, loaded.log_format, loaded.secrets())
+    for note in loaded.notes():
+        structlog.get_logger(__name__).warning(note)
+    return loaded
+
+
+def until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> bool:
+    """Run ``work(stop)``; SIGTERM and SIGINT set ``stop``, a second SIGINT ends it. Returns whether interrupted."""
+    interrupted = False
+
+    async def body() -> None:
+        nonlocal interrupted
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def on_interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            loop.remove_signal_handler(signal.SIGINT)
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, on_interrupt)
+        await work(stop)
+
+    asyncio.run(body())
+    return interrupted
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sdx-ledger {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Keeps a durable, provable copy of SPACEDEX spot accounts in PostgreSQL."""
+
+
+@cli.command()
+def run(adopt_key: AdoptKey = False) -> None:
+    """Mirror every configured account until SIGTERM or Ctrl-C."""
+    loaded = settings()
+    if until_signal(lambda stop: app.run(loaded, stop, adopt_key=adopt_key)):
+        raise typer.Exit(INTERRUPTED)
+
+
+@cli.command("reconcile")
+def reconcile_once(
+    since: Annotated[str | None, typer.Option(help="Walk from this date or time on (UTC), covered or not.")] = None,
+    symbol: Annotated[list[str] | None, typer.Option(help="Only this symbol; may be given several times.")] = None,
+    adopt_key: AdoptKey = False,
+) -> None:
+    """Ask the venue for everything not yet covered and close every open gap."""
+    loaded = settings()
+    since_ms = parse_time(since, "--since") if since else None
+    names = tuple(name.upper() for name in symbol or ())
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db:
+            await app.ready(db)
+            async with app.mirrors(loaded, db, adopt_key=adopt_key) as all_mirrors:
+                for mirror in all_mirrors:
+                    with progress_bar(mirror.name) as on_progress:
+                        outcome = await mirror.heal_once(since_ms=since_ms, symbols=names, on_progress=on_progress)
+                    typer.echo(
+                        f"{mirror.name}: {outcome.answers} answers, {outcome.rows} rows, "
+                        f"{outcome.fills_new} new fills, {outcome.orders_changed} orders changed"
+                    )
+                    for text in outcome.stuck:
+                        typer.echo(f"{mirror.name}: {text}", err=True)
+
+    finish(work)
+
+
+def finish(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> None:
+    """Run a command's work to its end; Ctrl-C or SIGTERM cancels it and its clean-up still runs."""
+
+    async def guarded(stop: asyncio.Event) -> None:
+        await app.until(stop, [asyncio.create_task(work(stop))])
+
+    if until_signal(guarded):
+        raise typer.Exit(INTERRUPTED)
+
+
+class progress_bar:
+    """A progress bar on a terminal, one JSON line per ten answers otherwise. Always on stderr."""
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+        self._console = Console(stderr=True)
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Callable[[Progress], None]:
+        if not self._console.is_terminal:
+            return self._line
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rows]} rows, {task.fields[symbols]} symbols"),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._bar.start()
+        task = self._bar.add_task(self._account, total=None, rows=0, symbols=0)
+        bar = self._bar
+
+        def update(progress: Progress) -> None:
+            bar.update(
+                task,
+                completed=progress.answered,
+                total=progress.answered + progress.waiting,
+                rows=progress.rows,
+                symbols=progress.symbols,
+            )
+
+        return update
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _line(self, progress: Progress) -> None:
+        if progress.answered % 10 == 0:
+            line = {
+                "account": self._account,
+                "answered": progress.answered,
+                "waiting": progress.waiting,
+                "rows": progress.rows,
+                "symbols": progress.symbols,
+            }
+            typer.echo(json.dumps(line), err=True)
+
+
+@cli.command()
+def status(as_json: Json = False) -> None:
+    """Health of every account: mode, live or not, open gaps, frames, last error, weight used."""
+    loaded = settings()
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
+            await postgres.check_schema(conn)
+            rows = await reads.status(conn)
+        if as_json:
+            print_json("sdx-ledger/status/1", accounts=rows)
+        else:
+            print_status(rows)
+
+    finish(work)
+
+
+def print_status(rows: list[dict[str, Any]]) -> None:
+    """One block per account, for a person."""
+    if not rows:
+        typer.echo("no account is mirrored here yet; start one with: sdx-ledger run")
+    for row in rows:
+        table = Table(title=f"account {row['account']}", show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column()
+        through = row["complete_through_ms"]
+        table.add_row("venue", row["rest_origin"])
+        table.add_row("recovery mode", row["mode"] or "not probed yet")
+        table.add_row("live", "yes" if row["live"] else "NO")
+        table.add_row("complete through", moment(through) if through else "nothing yet")
+        table.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
+        table.add_row("frames seen", f"{row['frames_seen']}, {row['unreadable_frames']} unreadable")
+        if row["last_problem"]:
+            table.add_row("last unreadable", row["last_problem"])
+        table.add_row("missing executions", f"on {row['missing_executions']} orders")
+        table.add_row("provisional fills", str(row["provisional_fills"]))
+        table.add_row("discrepancies open", str(row["open_discrepancies"]))
+        table.add_row("weight used", "-" if row["weight_used"] is None else f"{row['weight_used']} in the last minute")
+        if row["last_error"]:
+            table.add_row("last error", f"{row['last_error']} ({row['last_error_at']:%Y-%m-%d %H:%M:%S} UTC)")
+        Console().print(table)
+
+
+@cli.command("doctor")
+def doctor_command(as_json: Json = False) -> None:
+    """Check key, clock, venue, database and disk; say what to do about what is wrong."""
+    loaded = settings()
+    findings: list[doctor.Finding] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        findings.extend(await doctor.examine(loaded))
+
+    finish(work)
+    if as_json:
+        print_json("sdx-ledger/doctor/1", findings=[doctor.as_dict(finding) for finding in findings])
+    else:
+        table = Table("", "what", "found", "what to do")
+        for finding in findings:
+            mark = {"ok": "[green]ok[/]", "warning": "[yellow]!![/]", "failed": "[red]NO[/]"}[finding.verdict]
+            table.add_row(mark, finding.what, finding.found, finding.advice)
+        Console().print(table)
+    raise typer.Exit(doctor.exit_code(findings))
+
+
+@cli.command("export")
+def export_command(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}.")],
+    since: Annotated[str, typer.Option("--from", help="First instant, a date or time in UTC.")],
+    until: Annotated[str, typer.Option("--to", help="First instant no longer included.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; standard output if left out.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="Account to export; SDX_ACCOUNT if left out.")] = None,
+) -> None:
+    """Write fills, orders or balances as CSV: exact decimals, the same bytes for the same range."""
+    loaded = settings()
+    if form not in FORMATS:
+        raise typer.BadParameter(f"expected one of {', '.join(FORMATS)}, got '{form}'", param_hint="FORMAT")
+    from_ms, to_ms = parse_time(since, "--from"), parse_time(until, "--to")
+    if from_ms >= to_ms:
+        raise typer.BadParameter("--from must be before --to", param_hint="--from")
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
+            await postgres.check_schema(conn)
+            done = await export(conn, form, account or loaded.account, from_ms, to_ms, output, sys.stdout.buffer)
+        typer.echo(f"{done.rows} rows, {done.bytes} bytes, sha256 {done.sha256}", err=True)
+
+    finish(work)
+
+
+@cli.command("sandbox")
+def sandbox_command(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8470,
+    seed: Annotated[int, typer.Option(help="The same seed trades the same.")] = 1,
+    dialect: Annotated[str, typer.Option(help="documented, orders_quote, mixed or full.")] = "documented",
+    faults: Annotated[
+        Path | None, typer.Option(help="JSON file of scripted faults.", exists=True, dir_okay=False)
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Trading actions per second.")] = 5.0,
+    history: Annotated[int, typer.Option(help="Past orders to begin with.")] = 0,
+    weight: Annotated[int, typer.Option("--weight-per-minute", help="REST weight it allows per minute.")] = 1200,
+) -> None:
+    """A venue to try things on: the documented API with a seeded market and scripted faults."""
+    settings()
+
+    finish(
+        lambda _stop: sandbox_server.serve(
+            port=port,
+            seed=seed,
+            dialect=dialect,
+            faults_path=faults,
+            rate=rate,
+            history=history,
+            weight_per_minute=weight,
+        )
+    )
+
+
+@cli.command("demo")
+def demo_command(
+    seconds: Annotated[
+        int | None, typer.Option(min=10, help="End after so long with a proof; without it, run on.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed trades the same.")] = 1,
+) -> None:
+    """Watch it work: sandbox venues in every dialect, a real database, live mirrors, lost connections, healed gaps."""
+    # The screen is for the demo; who wants its logs says so.
+    loaded = settings(log_level=os.environ.get("SDX_LOG_LEVEL", "error"))
+    proven = True
+
+    async def work(stop: asyncio.Event) -> None:
+        nonlocal proven
+        proven = await demo.show(loaded, stop, seconds=seconds, seed=seed)
+
+    if until_signal(work):
+        raise typer.Exit(INTERRUPTED)
+    raise typer.Exit(0 if proven else 1)
+
+
+@db_cli.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the schema to this program's version; run it with a URL that owns the schema."""
+    loaded = settings()
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db:
+            version = await postgres.upgrade(db.owner_url)
+        typer.echo(f"schema is at {version}")
+
+    finish(work)
+
+
+Role = Annotated[str, typer.Option("--as", help="Role on the embedded server: sdx_reader, sdx_writer or sdx_owner.")]
+
+
+@db_cli.command("url")
+def db_url(role: Role = embedded.READER) -> None:
+    """Print the URL of the database the service uses (the embedded server's while it runs)."""
+    typer.echo(database_url(settings(), role))
+
+
+@db_cli.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def db_psql(context: typer.Context, role: Role = embedded.READER) -> None:
+    """Open psql on the database; further arguments go to psql, e.g. -c 'SELECT * FROM ledger_v1.fills'."""
+    url = database_url(settings(), role)
+    binary = embedded.find_psql()
+    os.execv(binary, [str(binary), url, *context.args])  # noqa: S606 - hand the terminal over to psql
+
+
+@db_cli.command("stop")
+def db_stop() -> None:
+    """Stop an embedded server that was left running."""
+    loaded = settings()
+    stopped = asyncio.run(embedded.stop_running(loaded.data_dir))
+    typer.echo("stopped" if stopped else "no embedded server is running")
+
+
+def database_url(loaded: Settings, role: str) -> str:
+    """The configured database's URL, or that of the running embedded server. Raises ConfigError when none runs."""
+    if loaded.database_url is not None:
+        return loaded.database_url.get_secret_value()
+    url = embedded.running_url(loaded.data_dir, user=role)
+    if url is None:
+        raise ConfigError(
+            f"SDX_DATA_DIR: no embedded server runs on {loaded.data_dir}; start the service (sdx-ledger run), "
+            "or set SDX_DATABASE_URL"
+        )
+    return url
+
+
+def parse_time(text: str, option: str) -> int:
+    """A date, a date-time (UTC where no zone is named) or ms since 1970, as ms."""
+    try:
+        return config.instant_ms(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def moment(ms: int) -> str:
+    """ms since 1970 as UTC text."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
+
+
+def print_json(schema: str, **content: Any) -> None:
+    """One JSON object on stdout; decimals and times as text."""
+
+    def plain(value: Any) -> str:
+        if isinstance(value, Decimal):
+            return format(value, "f")
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).isoformat()
+        raise TypeError(f"cannot print {type(value).__name__}")
+
+    typer.echo(json.dumps({"schema": schema, **content}, default=plain, ensure_ascii=False))

@@ -1,0 +1,157 @@
+"""``doctor``: looks at everything a mirror needs and says what to do about what is wrong.
+
+Each check is tried whatever the others found; none of them changes anything at the venue or in the database.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ledger import app
+from ledger.config import AccountSettings, Settings
+from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError
+from ledger.reconcile.runner import FIRST_SYMBOL, probe
+from ledger.venue import requests, rest_pages
+from ledger.wire import postgres
+from ledger.wire.clock import Clock
+from ledger.wire.http import VenueHttp
+
+DISK_FREE_MIN = 1_000_000_000
+OFFSET_MAX_MS = 1_000
+"""The venue refuses requests stamped further ahead than this; the mirror corrects itself, other programs may not."""
+
+_MODES = {
+    "trades": "trades can be read over REST: every fill missed in a gap is recovered",
+    "orders_quote": "orders tell quantity and total: what a gap swallows is known, and its average price",
+    "orders": "orders tell quantity only: what a gap swallows is known by quantity (missing_executions)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was looked at, what was found, and what to do (empty when all is well)."""
+
+    what: str
+    verdict: Literal["ok", "warning", "failed"]
+    found: str
+    advice: str = ""
+    exit_code: int = 0
+
+
+def as_dict(finding: Finding) -> dict[str, Any]:
+    """For ``--json``."""
+    return asdict(finding)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """The exit code of the first check that failed; 0 when none did."""
+    return next((finding.exit_code for finding in findings if finding.verdict == "failed"), 0)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run every check. Raises nothing a check can say better."""
+    findings = [Finding("settings", "warning", note, "see the README, Settings") for note in settings.notes()]
+    for account in settings.all_accounts():
+        findings += await _venue(settings, account)
+    findings += await _database(settings)
+    if settings.database_url is None:
+        findings.append(_disk(settings))
+    return findings
+
+
+async def _venue(settings: Settings, account: AccountSettings) -> list[Finding]:
+    name = f"account {account.name}"
+    try:
+        app.keys(account)
+    except ConfigError as error:
+        return [Finding(f"{name}: key", "failed", str(error), "make a read-only key at the venue and set it", 3)]
+    clock = Clock()
+    async with app.venue_http(settings, account, clock) as http:
+        checks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
+            (f"{name}: clock", lambda: _clock(name, http, clock)),
+            (f"{name}: key", lambda: _key(name, http)),
+            (f"{name}: listen key", lambda: _listen_key(name, http)),
+            (f"{name}: recovery", lambda: _recovery(name, http, account)),
+        ]
+        return [await _tried(what, check) for what, check in checks]
+
+
+async def _tried(what: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+    try:
+        return await check()
+    except KeyRefused as error:
+        return Finding(what, "failed", str(error), "check SDX_API_KEY and SDX_API_SECRET, and the key's IP list", 3)
+    except VenueError as error:
+        return Finding(what, "failed", str(error), "check SDX_REST_URL and this machine's network; try again later", 4)
+
+
+async def _clock(name: str, http: VenueHttp, clock: Clock) -> Finding:
+    await http.measure_offset()
+    offset_ms = clock.offset_ms
+    found = f"the venue's clock is {offset_ms:+d} ms from this machine's"
+    if abs(offset_ms) > OFFSET_MAX_MS:
+        return Finding(f"{name}: clock", "warning", found, "the mirror corrects for it; run NTP for everything else")
+    return Finding(f"{name}: clock", "ok", found)
+
+
+async def _key(name: str, http: VenueHttp) -> Finding:
+    request = requests.account()
+    page = rest_pages.read(request, (await http.send(request)).body)
+    return Finding(
+        f"{name}: key",
+        "ok",
+        f"signed calls work, the account tells {page.rows} balances",
+        "whether the key may trade cannot be asked here: use one that is read-only and bound to this IP",
+    )
+
+
+async def _listen_key(name: str, http: VenueHttp) -> Finding:
+    await http.send(requests.create_listen_key())
+    return Finding(f"{name}: listen key", "ok", "the user data stream can be opened")
+
+
+async def _recovery(name: str, http: VenueHttp, account: AccountSettings) -> Finding:
+    symbol = account.symbols[0] if account.symbols else FIRST_SYMBOL
+    page = rest_pages.Page()
+    try:
+        request = requests.all_orders(symbol, limit=1)
+        page = rest_pages.read(request, (await http.send(request)).body)
+    except KeyRefused:
+        raise
+    except VenueError:
+        pass  # an unknown symbol tells nothing about fields; the probe below decides without them
+    found = await probe(http, symbol, page.fields)
+    extras = [text for text, offered in (("time", found.has_time), ("markets", found.has_exchange_info)) if offered]
+    also = f"; it also tells {' and '.join(extras)}" if extras else ""
+    return Finding(f"{name}: recovery", "ok", f"mode {found.mode}: {_MODES[found.mode]}{also}")
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    try:
+        async with app.database(settings) as db, postgres.reading(db.reader_url) as conn:
+            version = await conn.fetchval("SELECT current_setting('server_version')")
+            where = "embedded" if db.embedded else "SDX_DATABASE_URL"
+            finding = Finding("database", "ok", f"PostgreSQL {version} ({where}), durable settings")
+            try:
+                await postgres.check_schema(conn)
+            except DatabaseError as error:
+                if await postgres.installed_revision(conn) is None:
+                    return [Finding("database", "ok", f"PostgreSQL {version} ({where}), empty: `run` makes the schema")]
+                return [finding, Finding("schema", "failed", str(error), "run: sdx-ledger db upgrade", 5)]
+            return [finding, Finding("schema", "ok", f"version {postgres.newest_revision()}")]
+    except LedgerError as error:
+        return [Finding("database", "failed", str(error), "start the server or correct the setting", error.exit_code)]
+
+
+def _disk(settings: Settings) -> Finding:
+    folder = settings.data_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    found = f"{free / 1e9:.1f} GB free for {settings.data_dir}"
+    if free < DISK_FREE_MIN:
+        return Finding("disk", "failed", found, "free some space or set SDX_DATA_DIR: a full disk stops PostgreSQL", 5)
+    return Finding("disk", "ok", found)
