@@ -580,7 +580,10 @@ BEGIN
         ), merged AS (
             -- What the stream adds after a loss says nothing of what was lost: such an order must be asked for again.
             SELECT d.*, CASE WHEN d.told THEN d.seq ELSE (d.old).told_seq END AS told_seq,
-                   CASE WHEN d.told THEN d.executed > d.fills_qty ELSE coalesce((d.old).wounded, false) END AS wounded
+                   CASE WHEN d.told THEN d.executed > d.fills_qty
+                        -- Trades of REST are complete: once they reach what was told, nothing is lost any more.
+                        WHEN p_source = 'rest' THEN coalesce((d.old).wounded, false) AND d.executed > d.fills_qty
+                        ELSE coalesce((d.old).wounded, false) END AS wounded
             FROM drafted d
         ), put AS (
             INSERT INTO ledger.orders AS t (

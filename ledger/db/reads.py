@@ -10,8 +10,8 @@ from typing import Any
 OrderKey = tuple[str, int]
 """(symbol, order id)"""
 
-ASKED_ONE_BY_ONE_MAX = 500
-"""Orders one pass asks for singly; the rest waits for the next pass."""
+ASKED_ONE_BY_ONE_MAX = 10_000
+"""Orders one pass may look at singly; beyond that the rest waits for the next pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,9 @@ class Known:
 
 
 async def known_state(conn: Any, account: str) -> Known:
-    """Everything a walk is planned from, oldest orders first where there are too many."""
-    head = await conn.fetchval("SELECT head_seq FROM ledger.accounts WHERE account = $1", account)
+    """Everything a walk is planned from; the orders that moved last where there are too many."""
     return Known(
-        head or 0,
+        await head_seq(conn, account),
         tuple(await symbols(conn, account)),
         await _orders(conn, account, "status_rank < 3 AND status IS NOT NULL"),
         await _orders(conn, account, "status IS NULL OR orig_qty IS NULL"),
@@ -41,10 +40,15 @@ async def known_state(conn: Any, account: str) -> Known:
     )
 
 
+async def head_seq(conn: Any, account: str) -> int:
+    """seq of the account's newest journal row, 0 before the first."""
+    return await conn.fetchval("SELECT head_seq FROM ledger.accounts WHERE account = $1", account) or 0
+
+
 async def _orders(conn: Any, account: str, condition: str) -> tuple[OrderKey, ...]:
     rows = await conn.fetch(
         f"SELECT symbol, order_id FROM ledger.orders WHERE account = $1 AND ({condition})"
-        " ORDER BY symbol, order_id LIMIT $2",
+        " ORDER BY updated_ms DESC NULLS LAST, symbol, order_id LIMIT $2",
         account,
         ASKED_ONE_BY_ONE_MAX,
     )

@@ -22,6 +22,8 @@ QUIET_OVERLAP_MS = 900_000
 """The quiet periodic pass asks for the last 15 minutes again."""
 CANDIDATES_MAX = 60
 """Symbols guessed from the assets held that one walk may try."""
+SINGLES_MAX = 100
+"""Orders one walk asks for singly, and orders whose missing trades it asks for: the rest waits for the next walk."""
 DAY_S = 86_400
 
 # What assets are usually priced in, tried in this order when a symbol must be guessed from the assets held.
@@ -109,11 +111,11 @@ class Walk:
             for key in dict.fromkeys((*known.untold, *known.open_orders))
             if key not in self._confirmed and (here is None or key[0] in here)
         ]
-        lasts = [requests.query_order(symbol, order_id) for symbol, order_id in singles]
+        lasts = [requests.query_order(symbol, order_id) for symbol, order_id in singles[:SINGLES_MAX]]
         if self.trades:
             lasts += [
                 requests.my_trades(symbol, order_id=order_id)
-                for symbol, order_id in known.missing
+                for symbol, order_id in known.missing[:SINGLES_MAX]
                 if here is None or symbol in here
             ]
         return self._fresh(lasts)

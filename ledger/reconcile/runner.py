@@ -99,7 +99,7 @@ class Reconciler:
         self._capabilities: Capabilities | None = None
         self._probed_s = 0.0
         self._quiet_s = clock.monotonic_s()
-        self._quiet_seq: int | None = None
+        self._quiet_seq = 0
         self._quiet_no = 0
         self._vote_s: float | None = None
 
@@ -140,10 +140,17 @@ class Reconciler:
         elif now_s - self._quiet_s >= self._rules.every_s:
             await self._look_around()
         else:
+            await self._tell_weight()
             return False
+        await self._tell_weight()
+        return True
+
+    async def _tell_weight(self) -> None:
         used = self._http.weight_used()
         await self._writer.run(lambda conn: coverage.set_weight(conn, self._account, used))
-        return True
+
+    async def _head_seq(self) -> int:
+        return await self._writer.run(lambda conn: reads.head_seq(conn, self._account))
 
     async def heal(
         self,
@@ -158,6 +165,7 @@ class Reconciler:
         await self._wait_until(until_ms + int(self._rules.rest_lag_s * 1000))
         if scope is None:
             scope = Scope(self._from_ms(gaps))
+        quiet_seq = await self._head_seq()
         outcome = await self.walk(scope, gap=gaps[0], on_progress=on_progress)
         for gap in gaps:
             await self._writer.run(partial(self._close_gap, gap_id=gap.gap_id))
@@ -171,7 +179,7 @@ class Reconciler:
             fills_found=outcome.fills_new,
             orders_changed=outcome.orders_changed,
         )
-        self._quiet_s = self._clock.monotonic_s()
+        self._quiet_s, self._quiet_seq = self._clock.monotonic_s(), quiet_seq
         return outcome
 
     async def _close_gap(self, conn: Any, gap_id: int) -> bool:
@@ -229,8 +237,7 @@ class Reconciler:
         """Ask one question and apply its answer. Raises VenueError; an unreadable answer is kept, then VenueBusy."""
         asked_seq = None
         if request.kind == "account":
-            known = await self._writer.run(lambda conn: reads.known_state(conn, self._account))
-            asked_seq = known.head_seq
+            asked_seq = await self._head_seq()
         problem: str | None
         for attempt in range(1, UNREADABLE_ANSWERS_MAX + 1):
             answer = await self._http.send_patiently(request)
@@ -365,7 +372,7 @@ class Reconciler:
     async def _look_around(self) -> None:
         """The quiet periodic pass over what was active lately and a share of everything else."""
         known = await self._writer.run(lambda conn: reads.known_state(conn, self._account))
-        since_seq = known.head_seq if self._quiet_seq is None else self._quiet_seq
+        since_seq = self._quiet_seq
         active = await self._writer.run(lambda conn: reads.active_symbols(conn, self._account, since_seq=since_seq))
         names = plan.quiet_symbols(
             tuple(sorted({*known.symbols, *self._rules.symbols})),

@@ -146,6 +146,8 @@ async def reading(url: str, *, application: str = "sdx-ledger read") -> AsyncIte
         ) from None
     try:
         yield conn
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseError(f"the database failed while it was read: {_what(error)}") from None
     finally:
         await conn.close()
 
