@@ -32,7 +32,7 @@ from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
-from ledger.wire import embedded, postgres
+from ledger.wire import embedded, pg_binaries, postgres
 
 INTERRUPTED = 130
 
@@ -153,12 +153,17 @@ def reconcile_once(
 
 
 def finish(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> None:
-    """Run a command's work to its end; Ctrl-C or SIGTERM cancels it and its clean-up still runs."""
+    """Run a command's work to its end; Ctrl-C or SIGTERM cancels it, its clean-up still runs, and it is no success."""
+    finished = False
 
     async def guarded(stop: asyncio.Event) -> None:
-        await app.until(stop, [asyncio.create_task(work(stop))])
+        nonlocal finished
+        working = asyncio.create_task(work(stop))
+        await app.until(stop, [working])
+        finished = working.done() and not working.cancelled()
 
-    if until_signal(guarded):
+    until_signal(guarded)
+    if not finished:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -314,12 +319,13 @@ def sandbox_command(
     rate: Annotated[float, typer.Option(help="Trading actions per second.")] = 5.0,
     history: Annotated[int, typer.Option(help="Past orders to begin with.")] = 0,
     weight: Annotated[int, typer.Option("--weight-per-minute", help="REST weight it allows per minute.")] = 1200,
+    child: Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input ends.")] = False,
 ) -> None:
     """A venue to try things on: the documented API with a seeded market and scripted faults."""
     settings()
 
-    finish(
-        lambda _stop: sandbox_server.serve(
+    async def work(stop: asyncio.Event) -> None:
+        serving = sandbox_server.serve(
             port=port,
             seed=seed,
             dialect=dialect,
@@ -328,7 +334,19 @@ def sandbox_command(
             history=history,
             weight_per_minute=weight,
         )
-    )
+        ends = [end_of_stdin()] if child else []
+        await app.until(stop, [asyncio.create_task(one) for one in (serving, *ends)])
+
+    if until_signal(work):
+        raise typer.Exit(INTERRUPTED)
+
+
+async def end_of_stdin() -> None:
+    """Return when whoever holds the other end of standard input is gone, killed or not."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.read(1024):
+        pass
 
 
 @cli.command("demo")
@@ -378,7 +396,7 @@ def db_url(role: Role = embedded.READER) -> None:
 def db_psql(context: typer.Context, role: Role = embedded.READER) -> None:
     """Open psql on the database; further arguments go to psql, e.g. -c 'SELECT * FROM ledger_v1.fills'."""
     url = database_url(settings(), role)
-    binary = embedded.find_psql()
+    binary = pg_binaries.find_psql()
     os.execv(binary, [str(binary), url, *context.args])  # noqa: S606 - hand the terminal over to psql
 
 

@@ -9,7 +9,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ class Venue:
     api_secret: str
     process: asyncio.subprocess.Process
 
+    def end(self) -> None:
+        """Ask its process to stop."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.terminate()
+
 
 async def show(settings: Settings, stop: asyncio.Event, *, seconds: int | None, seed: int) -> bool:
     """Run the demo until ``stop``, or for ``seconds`` with two outages and a proof. Returns whether the proof holds."""
@@ -82,6 +88,8 @@ async def show(settings: Settings, stop: asyncio.Event, *, seconds: int | None, 
                     return True
                 return await settle_and_prove(console, reader, venues)
             finally:
+                for one in venues:
+                    one.end()  # all at once; each is waited for when its block ends
                 for task in running:
                     task.cancel()
                 await asyncio.wait(running, timeout=app.STOP_WITHIN_S)
@@ -94,6 +102,8 @@ async def venue(dialect: str, seed: int) -> AsyncIterator[Venue]:
         sys.executable,
         *("-m", "ledger", "sandbox", "--port", "0", "--seed", str(seed)),
         *("--dialect", dialect, "--rate", str(ACTIONS_PER_S), "--weight-per-minute", str(WEIGHT_PER_MINUTE * 2)),
+        "--child",  # its end of this pipe tells it when the demo is gone, also after a kill
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,

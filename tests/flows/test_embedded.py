@@ -17,8 +17,9 @@ import asyncpg
 import pytest
 
 from ledger.errors import DatabaseError
-from ledger.wire import embedded
-from ledger.wire.embedded import READER, WRITER, Embedded, find_binaries
+from ledger.wire import embedded, pg_binaries
+from ledger.wire.embedded import READER, WRITER, Embedded
+from ledger.wire.pg_binaries import find_binaries, major_of, usable
 
 ROOT = Path(embedded.__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -180,7 +181,7 @@ async def test_a_second_user_is_a_guest_who_leaves_the_server_running(data_dir: 
         async with Embedded(data_dir) as guest:
             assert not guest.owns
             assert guest.url() == url
-            assert guest.major == embedded._major(str(embedded._version(find_binaries())))
+            assert guest.major == major_of(usable(find_binaries()))
         assert await ask(url, "SELECT 1") == 1
 
 
@@ -301,7 +302,7 @@ def test_binaries_that_are_named_but_missing_are_told(tmp_path: Path, monkeypatc
 
 def test_without_any_binaries_the_message_names_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SDX_PG_BIN", raising=False)
-    monkeypatch.setattr(embedded, "_candidates", lambda: iter(()))
+    monkeypatch.setattr(pg_binaries, "_candidates", lambda: iter(()))
 
     with pytest.raises(DatabaseError) as caught:
         find_binaries()
