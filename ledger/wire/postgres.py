@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import migrations
@@ -60,7 +60,10 @@ def _lock_conflict(error: BaseException) -> bool:
 
 
 def _what(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    """The error as one line; of one that SQLAlchemy wrapped, what the database said."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
 
 
 def is_refusal(error: BaseException) -> bool:
@@ -90,6 +93,7 @@ class Writer:
         self._application = application
         self._conn: Any = None
         self._away = False
+        self._calls = 0
 
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do ``work(conn)``; on a lost connection or a lock conflict do it again, with growing pauses, without end.
@@ -101,6 +105,7 @@ class Writer:
             try:
                 if self._conn is None or self._conn.is_closed():
                     self._conn = await connect(self._url, application=self._application)
+                await self._plan_anew()
                 result = await work(self._conn)
             except _TRANSIENT as error:
                 if not _lock_conflict(error):
@@ -128,6 +133,16 @@ class Writer:
             except _TRANSIENT:
                 self._conn.terminate()
         self._conn = None
+
+    async def _plan_anew(self) -> None:
+        """Forget plans made while the tables were smaller: after 2, 4, 8, 16 … calls.
+
+        Statements are planned once and kept. On a table still empty, without statistics, any index looks as good as
+        the right one (seen: the whole account read per fill, 20 times slower, until autovacuum came by).
+        """
+        self._calls += 1
+        if self._calls & (self._calls - 1) == 0:
+            await self._conn.execute("DISCARD PLANS")
 
     async def _drop(self) -> None:
         if self._conn is not None:
@@ -192,7 +207,10 @@ async def upgrade(url: str) -> str:
             await connection.run_sync(_upgrade)
         await owner.dispose()
     except (*_TRANSIENT, asyncpg.PostgresError, SQLAlchemyError) as error:
-        raise DatabaseError(f"cannot upgrade the database: {_what(error)}; check SDX_DATABASE_URL") from None
+        raise DatabaseError(
+            f"cannot upgrade the database: {_what(error)}; check SDX_DATABASE_URL, or set SDX_OWNER_DATABASE_URL to "
+            "the role that owns the schema"
+        ) from None
     return newest_revision()
 
 
