@@ -30,6 +30,7 @@ from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import requests, rest_pages
 from ledger.wire import postgres
+from ledger.wire.budget import Budget
 from ledger.wire.clock import Clock
 from ledger.wire.embedded import Embedded
 from ledger.wire.http import VenueHttp
@@ -37,7 +38,8 @@ from ledger.wire.postgres import Writer
 
 log = structlog.get_logger(__name__)
 
-STOP_WITHIN_S = 10.0
+STOP_WITHIN_S = 8.0
+"""A stop as a whole takes at most ten seconds; the rest is for leaving the hard way."""
 FIRST_CONTACT_S = 5.0
 ACCOUNT_PAUSE_S = 30.0
 """How long an account that failed rests before it is started again."""
@@ -80,7 +82,8 @@ async def ready(db: Database) -> None:
         try:
             await postgres.check_schema(conn)
         except DatabaseError as error:
-            raise error if refusal is None else DatabaseError(f"{error} ({refusal})") from None
+            told = refusal is None or str(refusal) == str(error)
+            raise error if told else DatabaseError(f"{error} ({refusal})") from None
 
 
 def fingerprint(settings: Settings, account: AccountSettings) -> str:
@@ -107,10 +110,12 @@ def keys(account: AccountSettings) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def venue_http(settings: Settings, account: AccountSettings, clock: Clock) -> AsyncIterator[VenueHttp]:
-    """A REST client for one account."""
+async def venue_http(
+    settings: Settings, account: AccountSettings, clock: Clock, budget: Budget | None = None
+) -> AsyncIterator[VenueHttp]:
+    """A REST client for one account. ``budget`` is shared: the venue counts weight per address, not per account."""
     key, secret = keys(account)
-    http = VenueHttp(settings.rest_url, key, secret, clock, weight_per_minute=settings.weight_per_minute)
+    http = VenueHttp(settings.rest_url, key, secret, clock, budget=budget or Budget(settings.weight_per_minute))
     try:
         yield http
     finally:
@@ -261,9 +266,10 @@ async def mirrors(
     """Every configured account, registered and ready to run."""
     async with AsyncExitStack() as stack:
         made: list[Mirror] = []
+        budget = Budget(settings.weight_per_minute)
         for account in settings.all_accounts():
             its_clock = clock or Clock()
-            http = await stack.enter_async_context(venue_http(settings, account, its_clock))
+            http = await stack.enter_async_context(venue_http(settings, account, its_clock, budget))
             mirror = Mirror(settings, account, db, http, its_clock)
             stack.push_async_callback(mirror.close)
             await mirror.register(adopt_key=adopt_key)
@@ -272,15 +278,26 @@ async def mirrors(
 
 
 async def run(settings: Settings, stop: asyncio.Event, *, adopt_key: bool = False) -> None:
-    """The service: every configured account, until ``stop`` is set. Raises LedgerError when it cannot start."""
+    """The service: every configured account, until ``stop`` is set, be it still starting.
+
+    Raises LedgerError when it cannot start.
+    """
+    for account in settings.all_accounts():
+        keys(account)
+    await until(stop, [asyncio.create_task(_mirror_all(settings, adopt_key=adopt_key))])
+    log.info("service stopped")
+
+
+async def _mirror_all(settings: Settings, *, adopt_key: bool) -> None:
     async with database(settings) as db:
         await ready(db)
         async with mirrors(settings, db, adopt_key=adopt_key) as all_mirrors:
             for mirror in all_mirrors:
                 await mirror.first_contact()
             log.info("service started", accounts=[mirror.name for mirror in all_mirrors], embedded=db.embedded)
-            await until(stop, [asyncio.create_task(keep_running(mirror)) for mirror in all_mirrors])
-            log.info("service stopped")
+            async with asyncio.TaskGroup() as tasks:
+                for mirror in all_mirrors:
+                    tasks.create_task(keep_running(mirror))
 
 
 async def keep_running(mirror: Mirror) -> None:

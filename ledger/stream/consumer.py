@@ -184,8 +184,10 @@ class Consumer:
         """Open one socket, after the pause that ``attempt`` failures before it call for. None when it failed too."""
         if attempt:
             await self._clock.sleep(liveness.backoff_s(attempt, self._rng))
+        key: str | None = None
         try:
-            key = await self._lease.acquire()
+            # A key that lives serves every socket; asking again might replace it under the others.
+            key = (self._lease.key if self._live else None) or await self._lease.acquire()
             connection = await open_connection(
                 f"{self._rules.stream_url}/ws/{key}", self._buffer, self._clock, silence_s=self._rules.silence_s
             )
@@ -196,8 +198,8 @@ class Consumer:
             return None
         except VenueError as error:
             self._note(error)
-            if isinstance(error, VenueRefused):
-                self._lease.invalidate("refused by the stream")
+            if isinstance(error, VenueRefused) and key is not None:
+                self._lease.invalidate("refused by the stream", key)
             if isinstance(error, VenueBusy) and error.retry_after_s:
                 await self._clock.sleep(error.retry_after_s)
             return None

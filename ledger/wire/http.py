@@ -67,7 +67,8 @@ class Answer:
 
 
 class VenueHttp:
-    """A client of one account at one venue. Safe to share: calls wait for their turn in the order they come.
+    """A client of one account at one venue. Safe to share: calls wait for their turn in the order they come,
+    but those for the listen key, which never wait behind others.
 
     ``on_blocked`` is told the end of a new silence in ms of this machine's clock, to be kept over a restart; it
     is awaited, so it must not wait long. ``budget`` is shared by all clients of one address, if given.
