@@ -40,7 +40,7 @@ async def known(conn: Any, account: str = ACCOUNT) -> str:
 
 
 def order(status: str | None, order_id: int = ORDER_ID, **told: Any) -> Order:
-    numbers = {
+    numbers: dict[str, Any] = {
         name: Exact(told.pop(name))
         for name in ("price", "orig_qty", "executed_qty", "executed_quote")
         if told.get(name) is not None
@@ -166,7 +166,10 @@ class Frame:
 
 
 class Venue:
-    """A market that has traded for ``steps`` actions, told in one dialect. ``books[n]`` are the books after n actions."""
+    """A market that has traded for ``steps`` actions, told in one dialect.
+
+    ``books[n]`` are the books after n actions, ``truth`` the last of them.
+    """
 
     def __init__(self, seed: int, steps: int, dialect: str) -> None:
         self.dialect = DIALECTS[dialect]

@@ -199,6 +199,7 @@ $$;
 
 -- Judge the provisional fills of one order against its executed quantity, read late enough for REST to know.
 -- Two settling reads in a row must agree; what the executed quantity needs is confirmed, the rest was doubled frames.
+-- Needed are those that make the sum exact where some do (of a twin and a double only the twin fits), else what fits.
 CREATE OR REPLACE FUNCTION ledger.settle_order(
     p_account text, p_symbol text, p_order_id bigint, p_executed numeric, p_seq bigint, p_at timestamptz
 ) RETURNS integer
@@ -206,10 +207,24 @@ LANGUAGE plpgsql AS $$
 DECLARE
     f ledger.fills;
     v_room numeric;
+    v_needed text[];
     v_changed integer := 0;
 BEGIN
     SELECT p_executed - coalesce(sum(x.qty) FILTER (WHERE x.state = 'confirmed'), 0) INTO v_room
     FROM ledger.fills x WHERE x.account = p_account AND x.symbol = p_symbol AND x.order_id = p_order_id;
+    WITH RECURSIVE doubtful AS (
+        SELECT x.qty, x.first_seq || '-' || x.first_index AS id,
+               row_number() OVER (ORDER BY x.stream_ms, x.stream_key, x.stream_ordinal) AS n
+        FROM ledger.fills x WHERE x.account = p_account AND x.symbol = p_symbol AND x.order_id = p_order_id
+          AND x.state = 'provisional'
+    ), chosen AS (
+        SELECT 0::bigint AS n, 0::numeric AS qty, '{}'::text[] AS ids
+        UNION ALL
+        SELECT d.n, c.qty + CASE WHEN t.taken THEN d.qty ELSE 0 END, CASE WHEN t.taken THEN c.ids || d.id ELSE c.ids END
+        FROM chosen c JOIN doubtful d ON d.n = c.n + 1 CROSS JOIN (VALUES (true), (false)) AS t(taken)
+        WHERE d.n <= 12 AND c.qty + CASE WHEN t.taken THEN d.qty ELSE 0 END <= v_room   -- at most 4096 choices
+    )
+    SELECT c.ids INTO v_needed FROM chosen c WHERE c.qty = v_room ORDER BY cardinality(c.ids), c.n LIMIT 1;
     FOR f IN
         SELECT x.* FROM ledger.fills x
         WHERE x.account = p_account AND x.symbol = p_symbol AND x.order_id = p_order_id AND x.state = 'provisional'
@@ -219,7 +234,7 @@ BEGIN
         IF f.doubt_executed IS DISTINCT FROM p_executed THEN
             UPDATE ledger.fills x SET doubt_executed = p_executed, doubt_reads = 1
             WHERE x.account = p_account AND x.first_seq = f.first_seq AND x.first_index = f.first_index;
-        ELSIF f.qty <= v_room THEN
+        ELSIF (v_needed IS NULL AND f.qty <= v_room) OR f.first_seq || '-' || f.first_index = ANY (v_needed) THEN
             v_room := v_room - f.qty;
             UPDATE ledger.fills x SET state = 'confirmed', seq = p_seq
             WHERE x.account = p_account AND x.first_seq = f.first_seq AND x.first_index = f.first_index;

@@ -19,7 +19,8 @@ class Known:
     """What the mirror holds of an account when a walk starts.
 
     ``open_orders``: not terminal here. ``untold``: known from the stream or a trade only, so most fields are null.
-    ``missing``: the venue executed more than the fills tell.
+    ``missing``: the venue executed more than the fills tell. ``disputed``: two terminal states were told, which only
+    GET order can decide.
     """
 
     head_seq: int
@@ -27,6 +28,7 @@ class Known:
     open_orders: tuple[OrderKey, ...]
     untold: tuple[OrderKey, ...]
     missing: tuple[OrderKey, ...]
+    disputed: tuple[OrderKey, ...] = ()
 
 
 async def known_state(conn: Any, account: str) -> Known:
@@ -37,6 +39,7 @@ async def known_state(conn: Any, account: str) -> Known:
         await _orders(conn, account, "status_rank < 3 AND status IS NOT NULL"),
         await _orders(conn, account, "status IS NULL OR orig_qty IS NULL"),
         await _orders(conn, account, "venue_executed_qty > fills_qty"),
+        await _disputed(conn, account),
     )
 
 
@@ -49,6 +52,17 @@ async def _orders(conn: Any, account: str, condition: str) -> tuple[OrderKey, ..
     rows = await conn.fetch(
         f"SELECT symbol, order_id FROM ledger.orders WHERE account = $1 AND ({condition})"
         " ORDER BY updated_ms DESC NULLS LAST, symbol, order_id LIMIT $2",
+        account,
+        ASKED_ONE_BY_ONE_MAX,
+    )
+    return tuple((row["symbol"], row["order_id"]) for row in rows)
+
+
+async def _disputed(conn: Any, account: str) -> tuple[OrderKey, ...]:
+    rows = await conn.fetch(
+        "SELECT split_part(subject, '/', 1) AS symbol, split_part(subject, '/', 2)::bigint AS order_id"
+        " FROM ledger.discrepancies WHERE account = $1 AND kind = 'terminal_conflict' AND resolved_at IS NULL"
+        " ORDER BY discrepancy_id LIMIT $2",
         account,
         ASKED_ONE_BY_ONE_MAX,
     )

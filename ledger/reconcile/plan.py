@@ -65,7 +65,7 @@ class Walk:
     def first(self) -> list[Request]:
         """What to ask before anything is known: the resting orders, the account, then symbol by symbol."""
         firsts = [requests.open_orders()]
-        if self.markets and self._from_the_beginning:
+        if self.markets and self._everywhere:
             firsts.append(requests.exchange_info())
         firsts.append(requests.account())
         if self.scope.symbols is None:
@@ -82,7 +82,7 @@ class Walk:
                 self._confirmed.add((fact.symbol, fact.order_id))
             if isinstance(fact, Order | Fill) and self._wants(fact.symbol):
                 nexts += self._walk_symbols((fact.symbol,))
-            if isinstance(fact, Snapshot) and self._from_the_beginning:
+            if isinstance(fact, Snapshot) and self._everywhere:
                 guesses = self._candidates(fact)
                 self._guesses.update(guesses)
                 nexts += self._walk_symbols(guesses)
@@ -104,20 +104,14 @@ class Walk:
         return symbol in self._guesses
 
     def last(self, known: Known) -> list[Request]:
-        """What the walk itself turned up: orders still untold or unconfirmed, executions without a fill."""
+        """What the walk itself turned up: orders disputed, still untold or unconfirmed; executions without a fill."""
         here = self.scope.symbols if self.scope.strict else None
-        singles = [
-            key
-            for key in dict.fromkeys((*known.untold, *known.open_orders))
-            if key not in self._confirmed and (here is None or key[0] in here)
-        ]
+        unsure = [key for key in (*known.untold, *known.open_orders) if key not in self._confirmed]
+        singles = [key for key in dict.fromkeys((*known.disputed, *unsure)) if here is None or key[0] in here]
         lasts = [requests.query_order(symbol, order_id) for symbol, order_id in singles[:SINGLES_MAX]]
         if self.trades:
-            lasts += [
-                requests.my_trades(symbol, order_id=order_id)
-                for symbol, order_id in known.missing[:SINGLES_MAX]
-                if here is None or symbol in here
-            ]
+            missing = [key for key in known.missing if here is None or key[0] in here]
+            lasts += [requests.my_trades(symbol, order_id=order_id) for symbol, order_id in missing[:SINGLES_MAX]]
         return self._fresh(lasts)
 
     @property
@@ -126,8 +120,9 @@ class Walk:
         return tuple(sorted(self._symbols))
 
     @property
-    def _from_the_beginning(self) -> bool:
-        return self.scope.symbols is None and self.scope.from_ms is None
+    def _everywhere(self) -> bool:
+        """Whether nobody named the symbols: then one that was first traded in the gap must be found too."""
+        return self.scope.symbols is None
 
     def _wants(self, symbol: str) -> bool:
         if self.scope.strict:
@@ -177,7 +172,7 @@ class Walk:
         return [ask(request.symbol, start_ms=next_ms)]
 
     def _candidates(self, snapshot: Snapshot) -> list[str]:
-        """Symbols made of the assets held, for accounts whose closed orders nothing else would point to."""
+        """Symbols made of the assets held: nothing else points to orders that came and went unseen there."""
         assets = [balance.asset for balance in snapshot.balances]
         quotes = [quote for quote in _QUOTES if quote in assets]
         told = {*self.known.symbols, *self.configured}

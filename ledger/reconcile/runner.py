@@ -210,6 +210,7 @@ class Reconciler:
         if walk.stuck:
             await self._doubt([Doubt("history_unreachable", text, None, None) for text in walk.stuck])
         await self._compare(outcome, gap)
+        await self._tell_weight()
         return outcome
 
     async def _drain(

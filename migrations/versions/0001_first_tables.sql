@@ -548,4 +548,3 @@ COMMENT ON COLUMN ledger.venue_state.weight_used IS 'REST weight spent in the la
 COMMENT ON COLUMN ledger.venue_state.last_error IS 'newest error of the service, without secrets';
 
 COMMENT ON COLUMN ledger.venue_state.last_error_at IS 'when it happened';
-

@@ -90,7 +90,7 @@ async def test_a_batch_sent_again_later_still_answers_its_own_numbers(conn: Any)
 async def test_a_rest_answer_like_the_last_one_that_changes_nothing_is_not_kept(conn: Any) -> None:
     await known(conn)
     reader = rest()
-    ask = {"question": "GET /api/v1/openOrders"}
+    ask: dict[str, Any] = {"question": "GET /api/v1/openOrders"}
     first = await reader.tell(conn, order("NEW", executed_qty="0"), **ask)
     again = await reader.tell(conn, order("NEW", executed_qty="0"), **ask)
     assert (first.first_seq, again.first_seq, again.last_seq) == (1, None, None)
@@ -101,7 +101,8 @@ async def test_a_rest_answer_like_the_last_one_that_changes_nothing_is_not_kept(
 
 async def test_a_rest_answer_like_the_last_one_is_kept_when_it_changes_something(conn: Any) -> None:
     await known(conn)
-    reader, ask = rest(), {"question": "GET /api/v1/account"}
+    reader = rest()
+    ask: dict[str, Any] = {"question": "GET /api/v1/account"}
     await reader.tell(conn, snapshot(held("BTC", "1"), at_ms=5), **ask)
     await Session().tell(conn, held("BTC", "2", at_ms=3))
     assert (await reader.tell(conn, snapshot(held("BTC", "1"), at_ms=5), **ask)).first_seq is None

@@ -126,6 +126,27 @@ async def test_of_three_equal_frames_as_many_are_fills_as_the_executed_quantity_
     assert await column(conn, STATES) == ["confirmed", "confirmed", "voided"]
 
 
+async def test_of_a_twin_and_a_double_the_one_that_makes_the_sum_exact_is_the_fill(conn: Any) -> None:
+    await known(conn)
+    session, reader = Session(), rest()
+    for told in (fill(0, qty="1"), fill(0, qty="1"), fill(5, qty="3"), fill(5, qty="3")):
+        await session.tell(conn, told)
+    for _ in range(2):
+        await reader.tell(conn, order("FILLED", executed_qty="7"), settled("7"))
+    assert await fills_of(conn, "qty") == [(1,), (3,), (3,)]
+
+
+async def test_with_fills_lost_beside_them_doubtful_frames_count_as_far_as_they_fit(conn: Any) -> None:
+    await known(conn)
+    session, reader = Session(), rest()
+    for told in (fill(0, qty="1"), fill(0, qty="1"), fill(5, qty="9"), fill(5, qty="9")):
+        await session.tell(conn, told)
+    for _ in range(2):
+        await reader.tell(conn, order("FILLED", executed_qty="13"), settled("13"))
+    assert await fills_of(conn, "qty") == [(1,), (1,), (9,)]
+    assert await column(conn, "SELECT missing_qty FROM ledger_v1.missing_executions") == [2]
+
+
 async def test_settling_reads_that_differ_judge_nothing_until_two_in_a_row_agree(conn: Any) -> None:
     await known(conn)
     session, reader = Session(), rest()
@@ -149,6 +170,28 @@ async def test_a_voided_double_told_once_more_stays_voided(conn: Any) -> None:
     await replayed.tell(conn, fill())
     await replayed.tell(conn, fill())
     assert await fills_of(conn) == [(None, 1)]
+
+
+async def test_voiding_is_a_change_that_readers_of_seq_see(conn: Any) -> None:
+    await known(conn)
+    session, reader = Session(), rest()
+    await session.tell(conn, fill())
+    await session.tell(conn, fill())
+    for _ in range(2):
+        last = await reader.tell(conn, order("NEW", executed_qty="1"), settled("1"))
+    assert await column(conn, "SELECT seq FROM ledger.fills WHERE state = 'voided'") == [last.last_seq]
+
+
+async def test_a_trade_does_not_bring_a_voided_frame_back(conn: Any) -> None:
+    await known(conn)
+    session, reader = Session(), rest()
+    await session.tell(conn, fill())
+    await session.tell(conn, fill())
+    for _ in range(2):
+        await reader.tell(conn, order("NEW", executed_qty="1"), settled("1"))
+    assert (await reader.tell(conn, trade(1), trade(2))).fills_new == 1
+    assert await fills_of(conn, "trade_id, source") == [(1, "stream"), (2, "rest")]
+    assert await column(conn, "SELECT trade_id FROM ledger.fills WHERE state = 'voided'") == [None]
 
 
 async def test_a_trade_confirms_the_twin_it_claims(conn: Any) -> None:
@@ -291,7 +334,7 @@ async def test_a_chain_whose_trades_are_not_all_told_ends_in_the_same_rows_in_ev
 
 
 async def pairs_after(conn: Any, account: str, arrival: Sequence[Fact]) -> list[tuple[Any, ...]]:
-    """(trade id, ms of the frame, ms of the fill, quantity) of every row; and the order's sum must be that of its rows."""
+    """(trade id, ms of the frame, ms of the fill, quantity) of every row. The order's sum must be that of its rows."""
     stream, walk = Session(account=account), Session("rest", account)
     async with conn.transaction():  # one commit for all: thousands of arrivals
         await known(conn, account)

@@ -37,7 +37,7 @@ async def test_nothing_is_known_before_the_first_stream(conn: Any) -> None:
 
 async def test_an_account_of_another_venue_is_refused(conn: Any) -> None:
     await known(conn)
-    with pytest.raises(ConfigError, match="belongs to http://127.0.0.1, not to https://api.spacedex.com"):
+    with pytest.raises(ConfigError, match=r"belongs to http://127\.0\.0\.1, not to https://api\.spacedex\.com"):
         await coverage.register(conn, ACCOUNT, rest_origin="https://api.spacedex.com", key_fingerprint="k")
 
 

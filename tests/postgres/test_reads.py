@@ -45,9 +45,7 @@ async def test_a_walk_is_planned_from_what_is_open_untold_or_missing(conn: Any) 
         order("FILLED", 2, symbol="BTCUSDT", orig_qty="5", executed_qty="5"),
         order("CANCELED", 3, symbol="BTCUSDT", orig_qty="5", executed_qty="0"),
     )
-    await Session().tell(
-        conn, order("PARTIALLY_FILLED", 4, symbol="ETHUSDT"), fill(order_id=4, symbol="ETHUSDT")
-    )
+    await Session().tell(conn, order("PARTIALLY_FILLED", 4, symbol="ETHUSDT"), fill(order_id=4, symbol="ETHUSDT"))
     await rest().tell(conn, trade(7, symbol="ADAUSDT", order_id=5))
     state = await reads.known_state(conn, ACCOUNT)
     assert state.head_seq == 3
@@ -55,6 +53,15 @@ async def test_a_walk_is_planned_from_what_is_open_untold_or_missing(conn: Any) 
     assert state.open_orders == (("ETHUSDT", 4), ("SOLUSDT", 1))
     assert state.untold == (("ADAUSDT", 5), ("ETHUSDT", 4))
     assert state.missing == (("BTCUSDT", 2),)
+
+
+async def test_an_order_with_two_ends_is_disputed_until_get_order_decides(conn: Any) -> None:
+    await known(conn)
+    await Session().tell(conn, order("CANCELED"))
+    await rest().tell(conn, order("EXPIRED"))
+    assert (await reads.known_state(conn, ACCOUNT)).disputed == (KEY,)
+    await rest().tell(conn, order("EXPIRED", decides=True))
+    assert (await reads.known_state(conn, ACCOUNT)).disputed == ()
 
 
 async def test_symbols_active_lately_are_those_whose_orders_changed_since(conn: Any) -> None:

@@ -29,6 +29,8 @@ END_MS = T_MS + 3_600_000
 """When the last walk asks; long after the market's last action."""
 
 OrderKey = tuple[str, int]
+FillRow = tuple[Any, ...]
+Content = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ async def test_a_mirror_equals_the_venue_after_one_complete_walk(conn: Any, dial
     account = await known(conn, f"a{uuid4().hex}")
     delivered = [lossy(venue.frames, plan, chance) for _ in range(plan.sockets)]
     expected = expected_fills(venue, delivered)
-    whole = lambda key: Counter(expected[key]) == Counter(venue_fills(venue)[key])  # noqa: E731
-    told = [doubling(frames, plan, chance, whole, trades=venue.dialect.trades) for frames in delivered]
+    told = [doubling(frames, plan, chance, tellable(venue, expected)) for frames in delivered]
 
     await interleave(conn, batches(account, told, plan, chance), answers(account, venue, plan, chance), chance)
     await walk_to_the_end(conn, account, venue)
@@ -92,16 +93,33 @@ def lossy(frames: Sequence[Frame], plan: Plan, chance: Random) -> list[Frame]:
     return kept
 
 
-def doubling(frames: list[Frame], plan: Plan, chance: Random, whole: Any, *, trades: bool) -> list[Frame]:
-    """The same frames, some of them twice in a row.
+def tellable(venue: Venue, expected: dict[OrderKey, list[FillRow]]) -> set[bytes]:
+    """The frames that may come twice within one session.
 
-    Without trades nobody can tell a doubled frame from a fill of that size that was lost: there only frames of orders
-    that lost nothing are doubled.
+    Without trades nobody can tell a double from a lost fill of that size, nor from a twin of another frame of the same
+    order: there only frames of orders that lost nothing are doubled, and beside twins only the twins themselves.
     """
+    if venue.dialect.trades:
+        return {frame.raw for frame in venue.frames}
+    made, counts = venue_fills(venue), Counter(frame.content for frame in venue.frames)
+    twins: dict[OrderKey, set[Content]] = defaultdict(set)
+    for frame in venue.frames:
+        if frame.order is not None and frame.content is not None and counts[frame.content] > 1:
+            twins[frame.order].add(frame.content)
+    return {
+        frame.raw
+        for frame in venue.frames
+        if frame.order is None
+        or frame.content is None
+        or (Counter(expected[frame.order]) == Counter(made[frame.order]) and twins[frame.order] <= {frame.content})
+    }
+
+
+def doubling(frames: list[Frame], plan: Plan, chance: Random, may: set[bytes]) -> list[Frame]:
+    """The same frames, some of them twice in a row."""
     told: list[Frame] = []
     for frame in frames:
-        may = trades or frame.order is None or whole(frame.order)
-        told += [frame] * (2 if may and chance.randrange(100) < plan.doubled else 1)
+        told += [frame] * (2 if frame.raw in may and chance.randrange(100) < plan.doubled else 1)
     return told
 
 
@@ -169,26 +187,26 @@ async def walk_to_the_end(conn: Any, account: str, venue: Venue) -> None:
 # --- what the venue knows, and how much of it a dialect can tell
 
 
-def venue_fills(venue: Venue) -> dict[OrderKey, list[tuple[Any, ...]]]:
-    fills: dict[OrderKey, list[tuple[Any, ...]]] = defaultdict(list)
+def venue_fills(venue: Venue) -> dict[OrderKey, list[FillRow]]:
+    fills: dict[OrderKey, list[FillRow]] = defaultdict(list)
     for one in venue.truth.fills.values():
         fills[one.symbol, one.order_id].append(fill_row(venue, one))
     return fills
 
 
-def fill_row(venue: Venue, one: Fill) -> tuple[Any, ...]:
+def fill_row(venue: Venue, one: Fill) -> FillRow:
     ids = (one.trade_id, one.is_maker) if venue.dialect.trades else (-1, None)
     return (*ids, one.side, one.price, one.qty, one.quote, one.fee, one.fee_asset, one.time_ms)
 
 
-def expected_fills(venue: Venue, delivered: list[list[Frame]]) -> dict[OrderKey, list[tuple[Any, ...]]]:
+def expected_fills(venue: Venue, delivered: list[list[Frame]]) -> dict[OrderKey, list[FillRow]]:
     """With trades every fill; without, as many of each content as the session that heard most of them."""
     if venue.dialect.trades:
         return venue_fills(venue)
-    heard: Counter[tuple[Any, ...]] = Counter()
+    heard: Counter[Content] = Counter()
     for frames in delivered:
         heard |= contents_of(frames)
-    fills: dict[OrderKey, list[tuple[Any, ...]]] = defaultdict(list)
+    fills: dict[OrderKey, list[FillRow]] = defaultdict(list)
     for frame in {frame.content: frame for frame in venue.frames if frame.content is not None}.values():
         assert frame.content is not None
         symbol, order_id, _, time_ms, qty, price, fee = frame.content
@@ -202,11 +220,11 @@ def expected_fills(venue: Venue, delivered: list[list[Frame]]) -> dict[OrderKey,
     return fills
 
 
-def venue_orders(venue: Venue, expected: dict[OrderKey, list[tuple[Any, ...]]]) -> dict[OrderKey, tuple[Any, ...]]:
+def venue_orders(venue: Venue, expected: dict[OrderKey, list[FillRow]]) -> dict[OrderKey, tuple[Any, ...]]:
     return {key: order_row(venue, one, expected[key]) for key, one in venue.truth.orders.items()}
 
 
-def order_row(venue: Venue, one: Order, fills: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def order_row(venue: Venue, one: Order, fills: list[FillRow]) -> tuple[Any, ...]:
     long = venue.dialect.long_orders
     is_whole = sum((row[4] for row in fills), Decimal(0)) == one.executed_qty
     return (
@@ -223,7 +241,7 @@ def order_row(venue: Venue, one: Order, fills: list[tuple[Any, ...]]) -> tuple[A
     )
 
 
-def shortfall(venue: Venue, expected: dict[OrderKey, list[tuple[Any, ...]]]) -> dict[OrderKey, tuple[Any, ...]]:
+def shortfall(venue: Venue, expected: dict[OrderKey, list[FillRow]]) -> dict[OrderKey, tuple[Any, ...]]:
     lacking: dict[OrderKey, tuple[Any, ...]] = {}
     for key, one in venue.truth.orders.items():
         qty = one.executed_qty - sum((row[4] for row in expected[key]), Decimal(0))
@@ -256,8 +274,8 @@ def is_about(raw: bytes, asset: str, amount: Decimal, at_ms: int) -> bool:
 # --- what the mirror holds
 
 
-async def mirror_fills(conn: Any, account: str) -> dict[OrderKey, list[tuple[Any, ...]]]:
-    fills: dict[OrderKey, list[tuple[Any, ...]]] = defaultdict(list)
+async def mirror_fills(conn: Any, account: str) -> dict[OrderKey, list[FillRow]]:
+    fills: dict[OrderKey, list[FillRow]] = defaultdict(list)
     for symbol, order_id, *row in await rows(
         conn,
         "SELECT symbol, order_id, coalesce(trade_id, -1), is_maker, side, price, qty, quote_qty, fee, fee_asset,"
@@ -294,6 +312,4 @@ async def balances(conn: Any, account: str) -> dict[str, tuple[Decimal, Decimal]
 
 
 async def transfers(conn: Any, account: str) -> list[tuple[Any, ...]]:
-    return sorted(
-        await rows(conn, "SELECT asset, amount, at_ms FROM ledger_v1.transfers WHERE account = $1", account)
-    )
+    return sorted(await rows(conn, "SELECT asset, amount, at_ms FROM ledger_v1.transfers WHERE account = $1", account))
