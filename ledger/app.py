@@ -104,7 +104,7 @@ def keys(account: AccountSettings) -> tuple[str, str]:
     if account.api_key is None or account.api_secret is None:
         missing = "SDX_API_KEY" if account.api_key is None else "SDX_API_SECRET"
         raise ConfigError(
-            f"{missing}: not set for account '{account.name}'; set it, or {missing}_FILE, to a read-only key's"
+            f"{missing}: not set for account '{account.name}'; set it or {missing}_FILE, to a key that only reads"
         )
     return account.api_key.get_secret_value(), account.api_secret.get_secret_value()
 

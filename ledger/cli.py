@@ -221,17 +221,18 @@ class progress_bar:
 def status(as_json: Json = False) -> None:
     """Health of every account: mode, live or not, open gaps, frames, last error, weight used."""
     loaded = settings()
+    rows: list[dict[str, Any]] = []
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
             await postgres.check_schema(conn)
-            rows = await reads.status(conn)
-        if as_json:
-            print_json("sdx-ledger/status/1", accounts=rows)
-        else:
-            print_status(rows)
+            rows.extend(await reads.status(conn))
 
     finish(work)
+    if as_json:
+        print_json("sdx-ledger/status/1", accounts=rows)
+    else:
+        print_status(rows)
 
 
 def print_status(rows: list[dict[str, Any]]) -> None:
@@ -377,7 +378,7 @@ def db_upgrade() -> None:
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
-            version = await postgres.upgrade(db.owner_url)
+            version = await postgres.upgrade(db.owner_url, anew=True)
         typer.echo(f"schema is at {version}")
 
     finish(work)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ledger import app
 from ledger.config import AccountSettings, Settings
-from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError
+from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError, VenueRefused
 from ledger.reconcile.runner import FIRST_SYMBOL, probe
 from ledger.venue import requests, rest_pages
 from ledger.wire import postgres
@@ -91,10 +91,11 @@ async def _tried(what: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
 async def _clock(name: str, http: VenueHttp, clock: Clock) -> Finding:
     await http.measure_offset()
     offset_ms = clock.offset_ms
-    found = f"the venue's clock is {offset_ms:+d} ms from this machine's"
     if abs(offset_ms) > OFFSET_MAX_MS:
+        found = f"the venue's clock is {offset_ms:+d} ms from this machine's"
         return Finding(f"{name}: clock", "warning", found, "the mirror corrects for it; run NTP for everything else")
-    return Finding(f"{name}: clock", "ok", found)
+    # A venue without a time endpoint tells whole seconds, so nothing finer may be claimed.
+    return Finding(f"{name}: clock", "ok", "the venue's clock and this machine's agree to the second")
 
 
 async def _key(name: str, http: VenueHttp) -> Finding:
@@ -121,7 +122,7 @@ async def _recovery(name: str, http: VenueHttp, account: AccountSettings) -> Fin
         page = rest_pages.read(request, (await http.send(request)).body)
     except KeyRefused:
         raise
-    except VenueError:
+    except VenueRefused:
         pass  # an unknown symbol tells nothing about fields; the probe below decides without them
     found = await probe(http, symbol, page.fields)
     extras = [text for text, offered in (("time", found.has_time), ("markets", found.has_exchange_info)) if offered]

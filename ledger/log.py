@@ -34,8 +34,8 @@ _SHORTEST = 4  # masking every "a" would leave nothing to read; no real secret i
 _RUNTIME_SECRETS_MAX = 64
 _LINES_MAX = 10_000
 _FLUSH_WAIT_S = 2.0
-# At info these tell every request and every frame.
-_CHATTY = ("httpx", "httpcore", "websockets", "asyncio")
+# At info these tell every request, every frame, every look at the schema.
+_CHATTY = ("httpx", "httpcore", "websockets", "asyncio", "alembic")
 
 # What is a secret wherever it stands: the value of such a name (in a URL, a header, a dict, JSON), a key in a path.
 _NAMED = re.compile(
@@ -198,6 +198,9 @@ class _Writer:
         self._thread: threading.Thread | None = None
 
     def put(self, line: str) -> None:
+        if sys.is_finalizing():  # a thread started now would never run, and its start would never return
+            self._write(f"{line}\n")
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
             self._thread.start()

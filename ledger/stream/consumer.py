@@ -82,6 +82,11 @@ class _Up:
     until_ms: int
 
 
+def _earlier(one_ms: int | None, other_ms: int | None) -> int | None:
+    """The earlier of two instants, None where neither is told."""
+    return min((ms for ms in (one_ms, other_ms) if ms is not None), default=None)
+
+
 def read(received: Received) -> Entry:
     """One journal row to be, with its facts. Never raises: what cannot be read is kept with its problem."""
     if received.problem is not None:
@@ -164,7 +169,7 @@ class Consumer:
                     continue
                 self._begin(current)
                 rotate_in_s = self._rules.max_age_s
-            cause, not_after_ms = await self._until_over(current, rotate_in_s)
+            cause, doubt_ms = await self._until_over(current, rotate_in_s)
             if cause == ROTATE:
                 fresh = await self._connect(0)
                 rotate_in_s = ROTATE_AGAIN_S if fresh is None else self._rules.max_age_s
@@ -175,7 +180,7 @@ class Consumer:
                     current = fresh
                 continue
             await current.connection.close(cause)
-            self._end(current, cause, not_after_ms)
+            self._end(current, cause, doubt_ms)
             lived_s = self._clock.monotonic_s() - current.connection.opened_s
             attempt = liveness.next_attempt(attempt, lived_s)
             current = None
@@ -187,7 +192,7 @@ class Consumer:
         key: str | None = None
         try:
             # A key that lives serves every socket; asking again might replace it under the others.
-            key = (self._lease.key if self._live else None) or await self._lease.acquire()
+            key = (self._lease.key if self._live else None) or await self._acquire()
             connection = await open_connection(
                 f"{self._rules.stream_url}/ws/{key}", self._buffer, self._clock, silence_s=self._rules.silence_s
             )
@@ -205,8 +210,20 @@ class Consumer:
             return None
         return _Socket(connection, key, asyncio.get_running_loop().create_future())
 
+    async def _acquire(self) -> str:
+        """A listen key. That another took the place of the one held shows that it died unnoticed, who knows when."""
+        before, confirmed_ms = self._lease.key, self._lease.confirmed_ms
+        key = await self._lease.acquire()
+        if self._outage is not None and before not in (None, key):
+            doubt_ms = _earlier(self._outage.not_after_ms, confirmed_ms)
+            self._outage = Outage(self._outage.cause, doubt_ms)
+        return key
+
     async def _until_over(self, socket: _Socket, rotate_in_s: float) -> tuple[str, int | None]:
-        """Wait until this socket is no longer good. Returns why, and since when frames may have been missed."""
+        """Wait until this socket is no longer good.
+
+        Returns why, and since when frames may have been missed (venue clock; None: only from now on).
+        """
         socket.told = asyncio.get_running_loop().create_future() if socket.told.done() else socket.told
         closed = asyncio.create_task(socket.connection.wait_closed())
         lost = asyncio.create_task(self._lease.wait_lost(socket.key))
@@ -229,23 +246,38 @@ class Consumer:
         self._live[socket.connection.session_id] = socket
         log.info("stream connected", account=self._account, session=str(socket.connection.session_id))
         if self._outage is not None:
-            self._due.append(_Up(self._outage, socket.connection.opened_ms))
-            self._outage = None
-            self._buffer.wake()
+            outage, self._outage = self._outage, None
+            self._is_over(outage, socket.connection.opened_ms)
 
-    def _end(self, socket: _Socket, cause: str, not_after_ms: int | None) -> None:
-        """This socket is gone; the last one's end is an outage."""
+    def _end(self, socket: _Socket, cause: str, doubt_ms: int | None) -> None:
+        """This socket is gone. It is an outage unless another was up all the time since ``doubt_ms``."""
         self._live.pop(socket.connection.session_id, None)
-        if not self._live and self._outage is None:
+        others_ms = [other.connection.opened_ms for other in self._live.values()]
+        if any(doubt_ms is None or opened_ms <= doubt_ms for opened_ms in others_ms):
+            return
+        # Before it was last heard REST may have trailed, and so may what counts as covered.
+        not_after_ms = None if doubt_ms is None else doubt_ms - int(self._rules.rest_lag_s * 1000)
+        log.warning("stream lost", account=self._account, cause=cause)
+        if others_ms:
+            self._is_over(Outage(cause, not_after_ms), min(others_ms))
+        elif self._outage is None:
             self._outage = Outage(cause, not_after_ms)
             self._due.append(_Down())
             self._buffer.wake()
-            log.warning("stream lost", account=self._account, cause=cause)
+
+    def _is_over(self, outage: Outage, until_ms: int) -> None:
+        """A gap is due. With those that could not be written yet it is one: a database that is away makes no crowd."""
+        while len(self._due) > 1:  # the first may be on its way to the database
+            due = self._due.pop()
+            if isinstance(due, _Up):
+                outage = Outage(due.outage.cause, _earlier(due.outage.not_after_ms, outage.not_after_ms))
+        self._due.append(_Up(outage, until_ms))
+        self._buffer.wake()
 
     def _heard_ms(self, connection: Connection) -> int:
         """The last instant this socket was known to work, venue clock."""
         silent_s = self._clock.monotonic_s() - connection.heard_s
-        return self._clock.venue_now_ms() - int((silent_s + self._rules.rest_lag_s) * 1000)
+        return self._clock.venue_now_ms() - int(silent_s * 1000)
 
     def _note(self, error: VenueError) -> None:
         say = log.warning if isinstance(error, VenueBusy) else log.error

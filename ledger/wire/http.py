@@ -148,6 +148,7 @@ class VenueHttp:
                 too_late = deadline_s is not None and self._clock.monotonic_s() + wait_s > deadline_s
                 if attempt >= attempts or too_late:
                     raise
+                log.warning("venue does not answer now, trying again", error=str(busy), wait_s=round(wait_s))
             await self._clock.sleep(wait_s)
             attempt += 1
 

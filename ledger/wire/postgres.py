@@ -188,9 +188,10 @@ async def installed_revision(conn: Any) -> str | None:
     return found
 
 
-async def upgrade(url: str) -> str:
-    """Bring the schema to this program's version and lay functions, views and grants anew. Returns the version.
+async def upgrade(url: str, *, anew: bool = False) -> str:
+    """Bring the schema, with its functions, views and grants, to this program's version, which is returned.
 
+    Where all that is in place nothing is touched, unless it is to be laid ``anew``.
     Raises DatabaseError when the server is too old, cannot be reached, or holds a newer schema than this program.
     """
     try:
@@ -198,6 +199,9 @@ async def upgrade(url: str) -> str:
         try:
             await _refuse_unfit(conn)
             await _refuse_newer(conn)
+            before = await installed_revision(conn)
+            if not anew and before == newest_revision() and await conn.fetchval(code.INSTALLED_DIGEST) == code.digest():
+                return before
         finally:
             await conn.close()
         owner = create_async_engine(
@@ -206,6 +210,7 @@ async def upgrade(url: str) -> str:
         async with owner.begin() as connection:
             await connection.run_sync(_upgrade)
         await owner.dispose()
+        log.info("schema upgraded", before=before, now=newest_revision())
     except (*_TRANSIENT, asyncpg.PostgresError, SQLAlchemyError) as error:
         raise DatabaseError(
             f"cannot upgrade the database: {_what(error)}; check SDX_DATABASE_URL, or set SDX_OWNER_DATABASE_URL to "

@@ -177,11 +177,21 @@ async def test_upgrading_again_lays_the_code_anew_and_keeps_the_data(conn: Any, 
     await tell_a_story(conn)
     rows, before = await rows_of_every_table(conn), await shape(conn, "ledger", "ledger_v1")
     await conn.execute("DROP VIEW ledger_v1.fills; DROP FUNCTION ledger.beat")
-    with_code = await postgres.upgrade(database_url)
+    await postgres.upgrade(database_url)
+    assert await shape(conn, "ledger", "ledger_v1") != before, "a start leaves a schema of its own version alone"
+    with_code = await postgres.upgrade(database_url, anew=True)
     assert with_code == await postgres.installed_revision(conn) == postgres.newest_revision()
     assert await shape(conn, "ledger", "ledger_v1") == before
     assert await rows_of_every_table(conn) == rows
     assert len(rows["ledger.fills"]) == 1
+
+
+async def test_the_code_of_another_program_is_replaced_by_itself(conn: Any, database_url: str) -> None:
+    before = await shape(conn, "ledger", "ledger_v1")
+    await conn.execute("DROP FUNCTION ledger.beat; COMMENT ON SCHEMA ledger IS 'sdx-ledger code of-another-release'")
+    await postgres.upgrade(database_url)
+    assert await shape(conn, "ledger", "ledger_v1") == before
+    await postgres.check_schema(conn)
 
 
 async def test_two_services_that_start_at_once_upgrade_one_after_the_other(empty_url: str, empty: Any) -> None:

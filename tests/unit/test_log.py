@@ -148,12 +148,12 @@ def test_libraries_speak_through_the_same_lines_and_softly(capsys: pytest.Captur
     log.setup("info", "json")
     logging.getLogger("httpx").info("HTTP Request: GET https://h")
     logging.getLogger("websockets.client").info("< TEXT")
-    logging.getLogger("alembic").info("Running upgrade %s", "0001")
+    logging.getLogger("anyio").info("Running %s", "0001")
     logging.getLogger("asyncpg").warning("slow")
 
     lines = [json.loads(line) for line in shown(capsys).splitlines()]
     assert [(line["logger"], line["event"]) for line in lines] == [
-        ("alembic", "Running upgrade 0001"),
+        ("anyio", "Running 0001"),
         ("asyncpg", "slow"),
     ]
 

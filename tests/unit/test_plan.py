@@ -1,0 +1,327 @@
+"""What a walk asks, step by step: values in, requests out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from ledger.db.reads import Known, OrderKey
+from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Snapshot
+from ledger.reconcile import plan
+from ledger.reconcile.plan import Scope, Walk, quiet_symbols
+from ledger.venue import requests
+from ledger.venue.requests import Request
+from ledger.venue.rest_pages import Market, Page
+
+GAP_MS = 1_700_000_000_000
+FULL = requests.LIMIT_MAX
+
+
+def known(
+    *symbols: str,
+    open_orders: Iterable[OrderKey] = (),
+    untold: Iterable[OrderKey] = (),
+    missing: Iterable[OrderKey] = (),
+) -> Known:
+    return Known(100, symbols, tuple(open_orders), tuple(untold), tuple(missing))
+
+
+def walk(scope: Scope, state: Known, *, trades: bool = False, markets: bool = False, **more: object) -> Walk:
+    return Walk(scope, state, trades, markets, **more)  # type: ignore[arg-type]
+
+
+def questions(asked: Iterable[Request]) -> list[str]:
+    return [request.question.replace("/api/v1/", "") for request in asked]
+
+
+def order(symbol: str, order_id: int) -> Order:
+    return Order(symbol, order_id, status="NEW")
+
+
+def fill(symbol: str, order_id: int) -> Fill:
+    return Fill(symbol, order_id, "BUY", Exact("1"), Exact("1"), GAP_MS, trade_id=1)
+
+
+def holding(*assets: str) -> Page:
+    balances = tuple(Balance(asset, Exact("1"), Exact("0")) for asset in assets)
+    return Page((Snapshot(balances),), rows=len(assets))
+
+
+def page(*facts: Fact, rows: int | None = None, first_ms: int | None = None, last_ms: int | None = None) -> Page:
+    return Page(facts, rows=len(facts) if rows is None else rows, first_ms=first_ms, last_ms=last_ms)
+
+
+def orders_from(start_ms: int, symbol: str = "BTCUSDT") -> Request:
+    return requests.all_orders(symbol, start_ms=start_ms)
+
+
+def trades_from(start_ms: int, symbol: str = "BTCUSDT") -> Request:
+    return requests.my_trades(symbol, start_ms=start_ms)
+
+
+class TestFirst:
+    def test_a_gap_asks_resting_orders_and_account_first_then_every_known_symbol_from_a_minute_before_it(self) -> None:
+        asked = walk(Scope(GAP_MS), known("BTCUSDT", "ETHUSDT"), trades=True).first()
+
+        start = GAP_MS - plan.OVERLAP_MS
+        assert plan.OVERLAP_MS == 60_000
+        assert questions(asked) == [
+            "GET openOrders",
+            "GET account",
+            f"GET allOrders symbol=BTCUSDT&startTime={start}&limit=1000",
+            f"GET myTrades symbol=BTCUSDT&startTime={start}&limit=1000",
+            f"GET allOrders symbol=ETHUSDT&startTime={start}&limit=1000",
+            f"GET myTrades symbol=ETHUSDT&startTime={start}&limit=1000",
+        ]
+
+    def test_where_trades_cannot_be_read_none_are_asked_for(self) -> None:
+        asked = walk(Scope(GAP_MS), known("BTCUSDT")).first()
+
+        assert [request.kind for request in asked] == ["openOrders", "account", "allOrders"]
+
+    def test_from_the_beginning_is_from_the_first_millisecond_for_known_and_configured_symbols_once(self) -> None:
+        asked = walk(Scope(None), known("BTCUSDT"), configured=("BTCUSDT", "DOGEUSDT")).first()
+
+        assert asked[2:] == [orders_from(0), orders_from(0, "DOGEUSDT")]
+
+    def test_a_gap_in_the_first_minute_of_time_starts_at_zero(self) -> None:
+        assert walk(Scope(30_000), known("BTCUSDT")).first()[-1] == orders_from(0)
+
+    def test_the_market_list_is_asked_where_there_is_one_before_the_account_that_is_guessed_from(self) -> None:
+        asked = walk(Scope(None), known(), markets=True).first()
+
+        assert [request.kind for request in asked] == ["openOrders", "exchangeInfo", "account"]
+
+    def test_a_quiet_pass_asks_only_its_symbols_and_no_market_list(self) -> None:
+        asked = walk(Scope(GAP_MS, ("ETHUSDT",)), known("BTCUSDT", "ETHUSDT"), markets=True).first()
+
+        assert [(request.kind, request.symbol) for request in asked] == [
+            ("openOrders", None),
+            ("account", None),
+            ("allOrders", "ETHUSDT"),
+        ]
+
+
+class TestPaging:
+    @pytest.mark.parametrize("ask", [orders_from, trades_from])
+    def test_a_full_page_is_followed_from_its_last_row_inclusive(self, ask: type[Request]) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), trades=True)
+        one.first()
+
+        nexts = one.answered(ask(0), page(rows=FULL, first_ms=5, last_ms=7_000))  # type: ignore[arg-type,call-arg]
+
+        assert nexts == [ask(7_000)]  # type: ignore[arg-type,call-arg]
+        assert one.stuck == []
+
+    def test_a_page_with_one_row_less_is_the_last(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+
+        assert one.answered(orders_from(0), page(rows=FULL - 1, first_ms=5, last_ms=7_000)) == []
+        assert one.answered(orders_from(0), page(rows=0)) == []
+
+    def test_a_full_page_within_its_first_millisecond_is_reported_and_passed(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+
+        nexts = one.answered(orders_from(7_000), page(rows=FULL, first_ms=7_000, last_ms=7_000))
+
+        assert nexts == [orders_from(7_001)]
+        (told,) = one.stuck
+        assert "1000 rows within the millisecond 7000" in told
+        assert "allOrders BTCUSDT" in told
+
+    def test_a_venue_that_ignores_the_start_is_reported_and_not_asked_for_ever(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT"), trades=True)
+        one.first()
+        start = GAP_MS - plan.OVERLAP_MS
+
+        nexts = one.answered(trades_from(start), page(rows=FULL, first_ms=start - 1, last_ms=GAP_MS))
+
+        assert nexts == []
+        (told,) = one.stuck
+        assert "myTrades BTCUSDT" in told
+        assert "ignores startTime" in told
+
+    def test_however_a_venue_answers_the_same_full_page_the_walk_ends(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        waiting, asked = one.first(), 0
+        while waiting:
+            asked += 1
+            assert asked < 20
+            request = waiting.pop()
+            if request.kind == "allOrders":
+                waiting += one.answered(request, page(rows=FULL, first_ms=1_000, last_ms=2_000))
+
+        assert len(one.stuck) == 1
+
+    def test_trades_of_one_order_are_paged_by_trade_id_inclusive(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT", missing=[("BTCUSDT", 9)]), trades=True)
+        (by_order,) = one.last(known(missing=[("BTCUSDT", 9)]))
+
+        nexts = one.answered(by_order, Page(rows=FULL, first_ms=1, last_ms=2, first_id=1, last_id=1_500))
+
+        assert nexts == [requests.my_trades("BTCUSDT", order_id=9, from_id=1_500)]
+
+    def test_a_full_page_without_any_readable_time_ends_there(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+
+        assert one.answered(orders_from(0), page(rows=FULL)) == []
+
+    def test_nothing_is_asked_twice_but_the_account(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        first = one.first()
+
+        assert [request.kind for request in one.first()] == ["account"]
+        assert one.answered(orders_from(0), page(order("BTCUSDT", 1), order("BTCUSDT", 2))) == []
+        assert len(first) == 3
+
+
+class TestOrders:
+    def test_an_order_open_here_and_absent_there_is_asked_for_by_itself(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT", open_orders=[("BTCUSDT", 1), ("BTCUSDT", 2), ("ETHUSDT", 3)]))
+        one.first()
+
+        nexts = one.answered(requests.open_orders(), page(order("BTCUSDT", 2)))
+
+        assert nexts == [requests.query_order("BTCUSDT", 1), requests.query_order("ETHUSDT", 3)]
+
+    def test_when_all_answers_are_in_only_orders_nobody_has_told_are_asked_for(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT", open_orders=[("BTCUSDT", 1)]))
+        one.first()
+        one.answered(requests.open_orders(), page())
+        one.answered(requests.query_order("BTCUSDT", 1), page(order("BTCUSDT", 1)))
+        one.answered(orders_from(GAP_MS), page(order("BTCUSDT", 4)))
+
+        lasts = one.last(known("BTCUSDT", open_orders=[("BTCUSDT", 1), ("BTCUSDT", 4), ("BTCUSDT", 5)]))
+
+        assert lasts == [requests.query_order("BTCUSDT", 5)]
+
+    def test_an_order_known_from_a_trade_alone_is_asked_for_and_a_missing_fill_where_trades_can_be_read(self) -> None:
+        state = known(untold=[("BTCUSDT", 6)], missing=[("BTCUSDT", 7)])
+
+        assert walk(Scope(GAP_MS), known()).last(state) == [requests.query_order("BTCUSDT", 6)]
+        assert walk(Scope(GAP_MS), known(), trades=True).last(state) == [
+            requests.query_order("BTCUSDT", 6),
+            requests.my_trades("BTCUSDT", order_id=7),
+        ]
+
+    def test_a_fill_does_not_confirm_its_order(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT"), trades=True)
+        one.answered(trades_from(GAP_MS), page(fill("BTCUSDT", 8)))
+
+        assert one.last(known(untold=[("BTCUSDT", 8)])) == [requests.query_order("BTCUSDT", 8)]
+
+
+class TestSymbols:
+    def test_a_symbol_first_seen_in_an_answer_is_walked_too(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT"), trades=True)
+        one.first()
+
+        nexts = one.answered(requests.open_orders(), page(order("SOLUSDT", 1)))
+
+        start = GAP_MS - plan.OVERLAP_MS
+        assert nexts == [orders_from(start, "SOLUSDT"), trades_from(start, "SOLUSDT")]
+        assert one.symbols == ("BTCUSDT", "SOLUSDT")
+
+    @pytest.mark.parametrize("from_ms", [None, GAP_MS], ids=["first start", "gap"])
+    def test_symbols_are_guessed_from_the_assets_held_also_in_a_gap(self, from_ms: int | None) -> None:
+        one = walk(Scope(from_ms), known("BTCUSDT"), trades=True)
+        one.first()
+
+        nexts = one.answered(requests.account(), holding("USDT", "BTC", "SHIB"))
+
+        assert [(request.kind, request.symbol) for request in nexts] == [
+            ("allOrders", "SHIBUSDT"),
+            ("allOrders", "USDTBTC"),
+            ("allOrders", "SHIBBTC"),
+        ]
+
+    def test_trades_of_a_guess_are_asked_for_only_when_it_has_orders(self) -> None:
+        one = walk(Scope(None), known(), trades=True)
+        one.first()
+        one.answered(requests.account(), holding("USDT", "SHIB", "BNB"))
+
+        assert one.answered(orders_from(0, "BNBUSDT"), page()) == []
+        assert one.answered(orders_from(0, "SHIBUSDT"), page(order("SHIBUSDT", 1))) == [trades_from(0, "SHIBUSDT")]
+
+    def test_an_account_of_a_thousand_assets_is_not_guessed_at_without_end(self) -> None:
+        one = walk(Scope(None), known())
+        assets = [f"COIN{number}" for number in range(1_000)]
+
+        assert len(one.answered(requests.account(), holding("USDT", "BTC", *assets))) == plan.CANDIDATES_MAX
+
+    def test_where_the_venue_lists_its_markets_only_those_are_guessed(self) -> None:
+        one = walk(Scope(None), known(), markets=True)
+        listed = Page(rows=2, markets=(Market("SHIBUSDT", "SHIB", "USDT"), Market("XRPUSDT", "XRP", "USDT")))
+        one.answered(requests.exchange_info(), listed)
+
+        nexts = one.answered(requests.account(), holding("USDT", "BTC", "SHIB"))
+
+        assert [request.symbol for request in nexts] == ["SHIBUSDT"]
+
+    def test_a_refused_guess_is_told_from_a_refused_symbol_and_never_asked_again(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+        one.answered(requests.account(), holding("USDT", "SHIB"))
+
+        assert (one.refuse("SHIBUSDT"), one.refuse("BTCUSDT")) == (True, False)
+        assert one.symbols == ()
+        again = walk(Scope(None), known(), refused=frozenset({"SHIBUSDT"}))
+        assert again.answered(requests.account(), holding("USDT", "SHIB")) == []
+
+    def test_a_quiet_pass_guesses_nothing_but_follows_a_symbol_it_has_never_seen(self) -> None:
+        one = walk(Scope(GAP_MS, ("BTCUSDT",)), known("BTCUSDT", "ETHUSDT"))
+        one.first()
+
+        assert one.answered(requests.account(), holding("USDT", "SHIB")) == []
+        found = one.answered(requests.open_orders(), page(order("ETHUSDT", 1), order("SOLUSDT", 2)))
+        assert [request.symbol for request in found] == ["SOLUSDT"]
+
+    def test_a_strict_scope_leaves_everything_else_alone(self) -> None:
+        state = known("BTCUSDT", untold=[("ETHUSDT", 1), ("BTCUSDT", 2)], missing=[("ETHUSDT", 3), ("BTCUSDT", 4)])
+        one = walk(Scope(GAP_MS, ("BTCUSDT",), strict=True), state, trades=True)
+
+        assert {request.symbol for request in one.first()} == {None, "BTCUSDT"}
+        assert one.answered(requests.account(), holding("USDT", "SHIB")) == []
+        assert one.answered(requests.open_orders(), page(order("SOLUSDT", 9))) == []
+        assert one.last(state) == [
+            requests.query_order("BTCUSDT", 2),
+            requests.my_trades("BTCUSDT", order_id=4),
+        ]
+
+    def test_a_strict_scope_is_not_crowded_out_by_orders_of_other_symbols(self) -> None:
+        elsewhere = [("AAAUSDT", number) for number in range(plan.SINGLES_MAX + 1)]
+        state = known("BTCUSDT", missing=[*elsewhere, ("BTCUSDT", 4)])
+        one = walk(Scope(GAP_MS, ("BTCUSDT",), strict=True), state, trades=True)
+
+        assert one.last(state) == [requests.my_trades("BTCUSDT", order_id=4)]
+
+
+class TestQuietPass:
+    @pytest.mark.parametrize("every_s", [1, 300, 3_600, 86_400])
+    @pytest.mark.parametrize("count", [1, 7, 288, 289, 1_000])
+    def test_every_symbol_comes_up_within_a_day(self, every_s: int, count: int) -> None:
+        names = tuple(f"S{number:04d}" for number in range(count))
+        passes = plan.DAY_S // every_s
+        first_of_the_day = 5 * passes
+
+        seen: set[str] = set()
+        for number in range(first_of_the_day, first_of_the_day + passes):
+            share = quiet_symbols(names, (), pass_no=number, every_s=every_s)
+            assert 1 <= len(share) <= -(-count // passes) + 1
+            seen.update(share)
+            if len(seen) == count:
+                break
+
+        assert seen == set(names)
+
+    def test_what_was_active_is_asked_in_every_pass(self) -> None:
+        names = tuple(f"S{number}" for number in range(50))
+
+        for number in range(10):
+            assert {"S3", "NEWUSDT"} <= set(quiet_symbols(names, ["S3", "NEWUSDT"], pass_no=number, every_s=300))
+
+    def test_without_symbols_there_is_nothing_to_ask(self) -> None:
+        assert quiet_symbols((), (), pass_no=0, every_s=300) == ()
