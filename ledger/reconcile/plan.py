@@ -25,6 +25,9 @@ CANDIDATES_MAX = 60
 SINGLES_MAX = 100
 """Orders one walk asks for singly, and orders whose missing trades it asks for: the rest waits for the next walk."""
 DAY_S = 86_400
+DAY_MS = DAY_S * 1000
+
+_ASK = {"allOrders": requests.all_orders, "myTrades": requests.my_trades}
 
 # What assets are usually priced in, tried in this order when a symbol must be guessed from the assets held.
 _QUOTES = ("USDT", "USDC", "BTC", "ETH", "BNB", "EUR", "USD")
@@ -45,13 +48,14 @@ class Scope:
 @dataclass(slots=True)
 class Walk:
     """The state of one walk. ``trades``, ``markets``: the venue has myTrades, exchangeInfo. ``configured``: symbols
-    the user named."""
+    the user named. ``now_ms``: when it began, venue clock."""
 
     scope: Scope
     known: Known
     trades: bool
     markets: bool = False
     configured: tuple[str, ...] = ()
+    now_ms: int = 0
     refused: frozenset[str] = frozenset()
     """Symbols the venue does not know; guesses only, a symbol with orders is never in here."""
     _symbols: set[str] = field(default_factory=set)
@@ -94,9 +98,27 @@ class Walk:
         elif request.kind in ("allOrders", "myTrades"):
             if page.rows >= requests.LIMIT_MAX:
                 nexts += self._next_page(request, page)
+            else:
+                nexts += self._next_window(request)
             if request.kind == "allOrders" and page.rows and self.trades and request.symbol in self._guesses:
                 nexts.append(requests.my_trades(request.symbol, start_ms=self._start_ms() or 0))
         return self._fresh(nexts)
+
+    def too_wide(self, request: Request) -> list[Request]:
+        """The venue takes no open end (-1127): ask day by day from where the walk starts.
+
+        A walk from the beginning starts nowhere in particular and would be twenty thousand days: it gets the newest
+        page, and says so.
+        """
+        assert request.symbol is not None
+        start_ms = int(dict(request.params).get("startTime", 0))
+        if start_ms == 0:
+            self.stuck.append(
+                f"{request.kind} {request.symbol}: the venue wants spans of a day; set SDX_HISTORY_START to read more "
+                "than its newest rows"
+            )
+            return self._fresh([_ASK[request.kind](request.symbol)])
+        return self._fresh([_ASK[request.kind](request.symbol, start_ms=start_ms, end_ms=start_ms + DAY_MS - 1)])
 
     def refuse(self, symbol: str) -> bool:
         """The venue does not know this symbol. True when that was only our guess."""
@@ -168,8 +190,20 @@ class Walk:
                 "the venue cannot be asked for the rest"
             )
             next_ms = start_ms + 1
-        ask = requests.all_orders if request.kind == "allOrders" else requests.my_trades
-        return [ask(request.symbol, start_ms=next_ms)]
+        if "endTime" in cursor:
+            end_ms = int(cursor["endTime"])
+            if next_ms > end_ms:
+                return self._next_window(request)
+            return [_ASK[request.kind](request.symbol, start_ms=next_ms, end_ms=end_ms)]
+        return [_ASK[request.kind](request.symbol, start_ms=next_ms)]
+
+    def _next_window(self, request: Request) -> list[Request]:
+        """The day after a day that is told to its end; nothing where the question had no end, or that day is today."""
+        assert request.symbol is not None
+        end_ms = int(dict(request.params).get("endTime", self.now_ms))
+        if end_ms >= self.now_ms:
+            return []
+        return [_ASK[request.kind](request.symbol, start_ms=end_ms + 1, end_ms=end_ms + DAY_MS)]
 
     def _candidates(self, snapshot: Snapshot) -> list[str]:
         """Symbols made of the assets held: nothing else points to orders that came and went unseen there."""

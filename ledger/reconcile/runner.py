@@ -48,6 +48,7 @@ FIRST_SYMBOL = "BTCUSDT"
 """Asked for when capabilities are probed before any symbol is known; an unknown symbol is an answer too."""
 
 _UNKNOWN_SYMBOL = -1121
+_TOO_WIDE = -1127
 _UNKNOWN_ORDER = frozenset({-2013, -2026, -2011})
 
 
@@ -197,6 +198,7 @@ class Reconciler:
             trades=found.mode == "trades",
             markets=found.has_exchange_info,
             configured=self._rules.symbols,
+            now_ms=self._clock.venue_now_ms(),
             refused=frozenset(self._refused),
         )
         outcome = Outcome()
@@ -228,7 +230,7 @@ class Reconciler:
             try:
                 page = await self._ask(request, outcome, gap)
             except VenueRefused as refused:
-                await self._take_refusal(walk, request, refused)
+                waiting.extend(await self._take_refusal(walk, request, refused))
                 continue
             waiting.extend(walk.answered(request, page))
             if on_progress is not None:
@@ -305,23 +307,26 @@ class Reconciler:
         )
         return await self._writer.run(lambda conn: apply.apply(conn, batch))
 
-    async def _take_refusal(self, walk: Walk, request: Request, refused: VenueRefused) -> None:
-        """An unknown order stays open here; an unknown symbol was a guess, or is noted; anything else ends the walk."""
+    async def _take_refusal(self, walk: Walk, request: Request, refused: VenueRefused) -> list[Request]:
+        """What to ask instead. An unknown order stays open here, an unknown symbol was a guess or is noted.
+
+        Raises the refusal itself where nothing else can be done: the walk ends, its gap stays open.
+        """
         if isinstance(refused, KeyRefused):
             raise refused
         if request.order_id is not None and refused.code in _UNKNOWN_ORDER:
             log.info(
-                "order not found at the venue, asking again later",
-                account=self._account,
-                question=request.question,
+                "order not found at the venue, asking again later", account=self._account, question=request.question
             )
-            return
+            return []
         if request.symbol is not None and refused.code == _UNKNOWN_SYMBOL:
             if walk.refuse(request.symbol):
                 self._refused.add(request.symbol)
             else:
                 await self._doubt([Doubt("symbol_refused", request.symbol, None, str(refused))])
-            return
+            return []
+        if request.kind in ("allOrders", "myTrades") and refused.code == _TOO_WIDE and request.order_id is None:
+            return walk.too_wide(request)
         if request.kind == "myTrades" and refused.status == 404:
             self._capabilities = None
         raise refused

@@ -325,3 +325,36 @@ class TestQuietPass:
 
     def test_without_symbols_there_is_nothing_to_ask(self) -> None:
         assert quiet_symbols((), (), pass_no=0, every_s=300) == ()
+
+
+def test_a_venue_that_takes_no_open_end_is_asked_day_by_day_up_to_now() -> None:
+    day_ms = plan.DAY_MS
+    it = walk(Scope(GAP_MS + plan.OVERLAP_MS), known("BTCUSDT"), now_ms=GAP_MS + 2 * day_ms)
+    it.first()
+
+    (first,) = it.too_wide(orders_from(GAP_MS))
+    assert first == requests.all_orders("BTCUSDT", start_ms=GAP_MS, end_ms=GAP_MS + day_ms - 1)
+    (more,) = it.answered(first, page(rows=FULL, first_ms=GAP_MS, last_ms=GAP_MS + 5))
+    assert more == requests.all_orders("BTCUSDT", start_ms=GAP_MS + 5, end_ms=GAP_MS + day_ms - 1)
+    (second,) = it.answered(more, page(rows=3, first_ms=GAP_MS + 5, last_ms=GAP_MS + 9))
+    assert second == requests.all_orders("BTCUSDT", start_ms=GAP_MS + day_ms, end_ms=GAP_MS + 2 * day_ms - 1)
+    (third,) = it.answered(second, page())
+    assert it.answered(third, page()) == [], "that day holds the present"
+    assert it.stuck == []
+
+
+def test_days_since_the_beginning_are_never_enumerated() -> None:
+    it = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS)
+    it.first()
+
+    assert it.too_wide(orders_from(0)) == [requests.all_orders("BTCUSDT")]
+    assert "set SDX_HISTORY_START" in it.stuck[0]
+
+
+def test_an_order_told_with_two_ends_is_asked_for_by_itself_even_when_a_page_had_it() -> None:
+    it = walk(Scope(GAP_MS), known("BTCUSDT"))
+    it.first()
+    it.answered(orders_from(GAP_MS - plan.OVERLAP_MS), page(order("BTCUSDT", 7)))
+
+    lasts = it.last(Known(100, ("BTCUSDT",), (), (), (), disputed=(("BTCUSDT", 7),)))
+    assert lasts == [requests.query_order("BTCUSDT", 7)]
