@@ -30,7 +30,7 @@ from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
 from ledger.wire.clock import Clock
 from ledger.wire.http import VenueHttp
-from ledger.wire.postgres import Writer
+from ledger.wire.postgres import Writer, is_refusal, refusal
 
 log = structlog.get_logger(__name__)
 
@@ -305,7 +305,18 @@ class Reconciler:
             asked_seq=asked_seq,
             question=question,
         )
-        return await self._writer.run(lambda conn: apply.apply(conn, batch))
+        try:
+            return await self._writer.run(lambda conn: apply.apply(conn, batch))
+        except Exception as error:
+            if not is_refusal(error) or batch.is_bare:
+                raise
+            problem = refusal(error)
+        # One page must not stop the account: it is kept, and a person sees that its rows are not in.
+        log.error("database refused a page", account=self._account, question=question, error=problem)
+        bare = batch.without_facts(problem)
+        applied = await self._writer.run(lambda conn: apply.apply(conn, bare))
+        await self._doubt([Doubt("rest_page", question, None, problem)])
+        return applied
 
     async def _take_refusal(self, walk: Walk, request: Request, refused: VenueRefused) -> list[Request]:
         """What to ask instead. An unknown order stays open here, an unknown symbol was a guess or is noted.

@@ -27,7 +27,7 @@ from ledger.stream import liveness
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import frames, stream_events
 from ledger.wire.clock import Clock
-from ledger.wire.postgres import Writer, is_refusal
+from ledger.wire.postgres import Writer, is_refusal, refusal
 from ledger.wire.socket import Connection, FrameBuffer, Received, open_connection
 
 log = structlog.get_logger(__name__)
@@ -348,9 +348,9 @@ class Consumer:
             if not is_refusal(error) or batch.is_bare:
                 raise
             # One frame the database refuses must not hold up the others: send them singly, that one without facts.
-            log.error("database refused a batch", account=self._account, frames=len(batch.frames), error=str(error))
+            log.error("database refused a batch", account=self._account, frames=len(batch.frames), error=refusal(error))
             alone = len(batch.frames) == 1
-            singles = [batch.without_facts(f"refused by the database: {error}")] if alone else batch.split()
+            singles = [batch.without_facts(refusal(error))] if alone else batch.split()
             for single in singles:
                 await self._send(single)
 

@@ -71,6 +71,11 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and not isinstance(error, _TRANSIENT)
 
 
+def refusal(error: BaseException) -> str:
+    """What the database said, for the journal: without the row, which may be the account's."""
+    return f"refused by the database: {getattr(error, 'message', error)}"
+
+
 async def connect(url: str, *, application: str, writes: bool = True) -> Any:
     """One asyncpg connection. Raises what the driver raises; use ``Writer`` to wait for a database that is away."""
     settings = {
