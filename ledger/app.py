@@ -24,6 +24,7 @@ from ledger.facts.types import Order, Snapshot
 from ledger.reconcile import check
 from ledger.reconcile import runner as reconcile
 from ledger.reconcile.plan import Scope
+from ledger.reconcile.probe import FIRST_SYMBOL
 from ledger.reconcile.runner import Outcome, Progress, Reconciler
 from ledger.stream import consumer as stream
 from ledger.stream.consumer import Consumer
@@ -192,7 +193,7 @@ class Mirror:
         """Ask something signed once: a wrong key stops the start (KeyRefused), a venue that is away does not."""
         try:
             async with asyncio.timeout(FIRST_CONTACT_S):
-                await self._http.send(requests.open_orders(reconcile.FIRST_SYMBOL))
+                await self._http.send(requests.open_orders(FIRST_SYMBOL))
         except (VenueBusy, TimeoutError) as error:
             log.warning("venue does not answer yet, going on", account=self.name, error=str(error) or "no answer")
         except VenueRefused as refused:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from ledger import app
 from ledger.config import AccountSettings, Settings
 from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError, VenueRefused
-from ledger.reconcile.runner import FIRST_SYMBOL, probe
+from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.venue import requests, rest_pages
 from ledger.wire import postgres
 from ledger.wire.clock import Clock

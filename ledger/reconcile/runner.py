@@ -24,6 +24,7 @@ from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Snapshot
 from ledger.reconcile import check, plan
 from ledger.reconcile.plan import Scope, Walk
+from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.venue import capabilities, requests, rest_pages
 from ledger.venue.capabilities import Capabilities
 from ledger.venue.requests import Request
@@ -44,8 +45,6 @@ KEY_PAUSE_S = 300.0
 """A refused key is tried again this seldom: a person must look."""
 REQUESTS_PER_WALK_MAX = 1_000_000
 UNREADABLE_ANSWERS_MAX = 3
-FIRST_SYMBOL = "BTCUSDT"
-"""Asked for when capabilities are probed before any symbol is known; an unknown symbol is an answer too."""
 
 _UNKNOWN_SYMBOL = -1121
 _TOO_WIDE = -1127
@@ -60,6 +59,17 @@ class Progress:
     waiting: int
     rows: int
     symbols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer as it came: what was asked, when (venue clock), and for the account the newest seq at that moment."""
+
+    kind: str
+    question: str
+    asked_ms: int
+    body: bytes
+    asked_seq: int | None = None
 
 
 @dataclass(slots=True)
@@ -153,21 +163,13 @@ class Reconciler:
     async def _head_seq(self) -> int:
         return await self._writer.run(lambda conn: reads.head_seq(conn, self._account))
 
-    async def heal(
-        self,
-        gaps: list[Gap],
-        *,
-        scope: Scope | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-    ) -> Outcome:
-        """Walk what all these gaps span and close them. ``scope`` narrows the walk by the user's wish."""
+    async def heal(self, gaps: list[Gap], *, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
+        """Walk what all these gaps span and close them."""
         until_ms = max(gap.until_ms for gap in gaps)
         # REST may trail the stream: what happened just before the stream was back must have reached it.
         await self._wait_until(until_ms + int(self._rules.rest_lag_s * 1000))
-        if scope is None:
-            scope = Scope(self._from_ms(gaps))
         quiet_seq = await self._head_seq()
-        outcome = await self.walk(scope, gap=gaps[0], on_progress=on_progress)
+        outcome = await self.walk(Scope(self._from_ms(gaps)), gap=gaps[0], on_progress=on_progress)
         for gap in gaps:
             await self._writer.run(partial(self._close_gap, gap_id=gap.gap_id))
         log.info(
@@ -238,43 +240,22 @@ class Reconciler:
 
     async def _ask(self, request: Request, outcome: Outcome, gap: Gap | None) -> Page:
         """Ask one question and apply its answer. Raises VenueError; an unreadable answer is kept, then VenueBusy."""
-        asked_seq = None
-        if request.kind == "account":
-            asked_seq = await self._head_seq()
-        problem: str | None
+        asked_seq = await self._head_seq() if request.kind == "account" else None
         for attempt in range(1, UNREADABLE_ANSWERS_MAX + 1):
             answer = await self._http.send_patiently(request)
+            told = Told(request.kind, request.question, answer.asked_ms, answer.body, asked_seq)
             try:
                 page = rest_pages.read(request, answer.body)
                 break
             except UnreadableFrame as error:
-                problem = str(error)
                 if attempt == UNREADABLE_ANSWERS_MAX:
-                    await self._apply(
-                        request.kind,
-                        request.question,
-                        answer.asked_ms,
-                        answer.body,
-                        (),
-                        problem,
-                        asked_seq,
-                        gap,
-                    )
-                    raise VenueBusy(f"{request.question}: {problem}") from None
+                    await self._apply(told, (), str(error), gap)
+                    raise VenueBusy(f"{request.question}: {error}") from None
         doubts = tuple(
             Doubt("rest_row", f"{request.question} row {row.index}", None, row.problem) for row in page.set_aside
         )
         problem = f"{len(doubts)} of {page.rows} rows set aside" if doubts else None
-        applied = await self._apply(
-            request.kind,
-            request.question,
-            answer.asked_ms,
-            answer.body,
-            (*page.facts, *doubts),
-            problem,
-            asked_seq,
-            gap,
-        )
+        applied = await self._apply(told, (*page.facts, *doubts), problem, gap)
         await self._learn(page)
         outcome.answers += 1
         outcome.rows += page.rows
@@ -282,19 +263,10 @@ class Reconciler:
         outcome.orders_changed += applied.orders_changed
         return page
 
-    async def _apply(
-        self,
-        kind: str,
-        question: str,
-        asked_ms: int,
-        body: bytes,
-        facts: tuple[Fact, ...],
-        problem: str | None,
-        asked_seq: int | None,
-        gap: Gap | None,
-    ) -> Applied:
+    async def _apply(self, told: Told, facts: tuple[Fact, ...], problem: str | None, gap: Gap | None) -> Applied:
         self._frame_no += 1
-        entry = Entry(self._frame_no, self._clock.now_ms(), kind, asked_ms, body, problem, facts)
+        now_ms = self._clock.now_ms()
+        entry = Entry(self._frame_no, now_ms, told.kind, told.asked_ms, told.body, problem, facts)
         batch = apply.build(
             self._account,
             self._session,
@@ -302,8 +274,8 @@ class Reconciler:
             [entry],
             self._memory,
             gap_id=None if gap is None else gap.gap_id,
-            asked_seq=asked_seq,
-            question=question,
+            asked_seq=told.asked_seq,
+            question=told.question,
         )
         try:
             return await self._writer.run(lambda conn: apply.apply(conn, batch))
@@ -312,10 +284,10 @@ class Reconciler:
                 raise
             problem = refusal(error)
         # One page must not stop the account: it is kept, and a person sees that its rows are not in.
-        log.error("database refused a page", account=self._account, question=question, error=problem)
+        log.error("database refused a page", account=self._account, question=told.question, error=problem)
         bare = batch.without_facts(problem)
         applied = await self._writer.run(lambda conn: apply.apply(conn, bare))
-        await self._doubt([Doubt("rest_page", question, None, problem)])
+        await self._doubt([Doubt("rest_page", told.question, None, problem)])
         return applied
 
     async def _take_refusal(self, walk: Walk, request: Request, refused: VenueRefused) -> list[Request]:
@@ -345,9 +317,8 @@ class Reconciler:
     async def _doubt(self, doubts: list[Doubt]) -> None:
         """Note what the venue would not tell: a journal row without a body, kept once per content."""
         for doubt in doubts:
-            note = f"note {doubt.kind} {doubt.subject}"
-            asked_ms = self._clock.venue_now_ms()
-            await self._apply("note", note, asked_ms, b"", (doubt,), doubt.actual or doubt.subject, None, None)
+            told = Told("note", f"note {doubt.kind} {doubt.subject}", self._clock.venue_now_ms(), b"")
+            await self._apply(told, (doubt,), doubt.actual or doubt.subject, None)
 
     async def _compare(self, outcome: Outcome, gap: Gap | None) -> None:
         """Take one account snapshot and compare. A difference is looked at again, it never holds a gap open."""
@@ -445,26 +416,3 @@ class Reconciler:
     async def _report(self, error: VenueError) -> None:
         log.error("reconcile cannot go on now", account=self._account, error=str(error))
         await self._writer.run(lambda conn: coverage.set_error(conn, self._account, str(error)))
-
-
-async def probe(http: VenueHttp, symbol: str, order_fields: frozenset[str] = frozenset()) -> Capabilities:
-    """Ask for everything the venue does not document and see what it says; ``symbol`` need not exist.
-
-    Raises VenueError while the venue is away or busy: absent is what it says, not what we fear.
-    """
-    offered: list[bool] = []
-    for request in (requests.my_trades(symbol, limit=1), requests.server_time(), requests.exchange_info()):
-        try:
-            answer = await http.send_patiently(request)
-            outcome = capabilities.Outcome(answer.status, None, answer.body)
-        except KeyRefused:
-            raise
-        except VenueRefused as refused:
-            outcome = capabilities.Outcome(refused.status, refused.code)
-        # A refusal we cannot read is no promise either: count on less, and ask again tomorrow.
-        offered.append(capabilities.offers(request, outcome) or False)
-    decided = capabilities.decide(
-        has_trades=offered[0], has_time=offered[1], has_exchange_info=offered[2], order_fields=order_fields
-    )
-    assert decided is not None
-    return decided
