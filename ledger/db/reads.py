@@ -31,14 +31,18 @@ class Known:
     disputed: tuple[OrderKey, ...] = ()
 
 
-async def known_state(conn: Any, account: str) -> Known:
-    """Everything a walk is planned from; the orders that moved last where there are too many."""
+async def known_state(conn: Any, account: str, *, missing: bool = True) -> Known:
+    """Everything a walk is planned from; the orders that moved last where there are too many.
+
+    ``missing`` False leaves that part out: without trades over REST nothing could be done about it, and such orders
+    only grow in number.
+    """
     return Known(
         await head_seq(conn, account),
         tuple(await symbols(conn, account)),
         await _orders(conn, account, "status_rank < 3 AND status IS NOT NULL"),
         await _orders(conn, account, "status IS NULL OR orig_qty IS NULL"),
-        await _orders(conn, account, "venue_executed_qty > fills_qty"),
+        await _orders(conn, account, "venue_executed_qty > fills_qty") if missing else (),
         await _disputed(conn, account),
     )
 

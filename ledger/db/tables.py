@@ -220,7 +220,20 @@ orders = _table(
         "order_id",
         postgresql_where=text("venue_executed_qty > fills_qty"),
     ),
-    Index("orders_wounded_idx", "account", "symbol", "order_id", postgresql_where=text("wounded")),
+    Index(
+        "orders_untold_idx",
+        "account",
+        "symbol",
+        "order_id",
+        postgresql_where=text("status IS NULL OR orig_qty IS NULL"),
+    ),
+    Index(
+        "orders_wounded_idx",
+        "account",
+        "symbol",
+        "order_id",
+        postgresql_where=text("wounded AND seq > told_seq"),
+    ),
     comment="Newest state of every order, merged from stream and REST.",
 )
 

@@ -19,6 +19,7 @@ import structlog
 from ledger.db import apply, coverage, reads
 from ledger.db.apply import Applied, Entry
 from ledger.db.coverage import Gap
+from ledger.db.reads import Known
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Snapshot
@@ -160,6 +161,9 @@ class Reconciler:
         used = self._http.weight_used()
         await self._writer.run(lambda conn: coverage.set_weight(conn, self._account, used))
 
+    async def _known(self, *, missing: bool) -> Known:
+        return await self._writer.run(lambda conn: reads.known_state(conn, self._account, missing=missing))
+
     async def _head_seq(self) -> int:
         return await self._writer.run(lambda conn: reads.head_seq(conn, self._account))
 
@@ -193,11 +197,12 @@ class Reconciler:
     ) -> Outcome:
         """Ask everything ``plan`` wants for ``scope`` and apply the answers; ends with one account snapshot."""
         found = await self._probed()
-        known = await self._writer.run(lambda conn: reads.known_state(conn, self._account))
+        trades = found.mode == "trades"
+        known = await self._known(missing=False)
         walk = Walk(
             scope,
             known,
-            trades=found.mode == "trades",
+            trades=trades,
             markets=found.has_exchange_info,
             configured=self._rules.symbols,
             now_ms=self._clock.venue_now_ms(),
@@ -207,8 +212,7 @@ class Reconciler:
         self._new_session()
         waiting = deque(walk.first())
         await self._drain(walk, waiting, outcome, gap, on_progress)
-        known = await self._writer.run(lambda conn: reads.known_state(conn, self._account))
-        waiting.extend(walk.last(known))
+        waiting.extend(walk.last(await self._known(missing=trades)))
         await self._drain(walk, waiting, outcome, gap, on_progress)
         outcome.stuck = walk.stuck
         if walk.stuck:
@@ -359,7 +363,7 @@ class Reconciler:
 
     async def _look_around(self) -> None:
         """The quiet periodic pass over what was active lately and a share of everything else."""
-        known = await self._writer.run(lambda conn: reads.known_state(conn, self._account))
+        known = await self._known(missing=False)
         since_seq = self._quiet_seq
         active = await self._writer.run(lambda conn: reads.active_symbols(conn, self._account, since_seq=since_seq))
         names = plan.quiet_symbols(
@@ -378,7 +382,7 @@ class Reconciler:
         """What the venue offers, probed at start and daily."""
         now_s = self._clock.monotonic_s()
         if self._capabilities is None or now_s - self._probed_s >= PROBE_EVERY_S:
-            known = await self._writer.run(lambda conn: reads.known_state(conn, self._account))
+            known = await self._known(missing=False)
             symbol = next(iter((*known.symbols, *self._rules.symbols)), FIRST_SYMBOL)
             seen = frozenset() if self._capabilities is None else self._capabilities.order_fields
             await self._remember(await probe(self._http, symbol, seen))

@@ -414,7 +414,9 @@ CREATE INDEX orders_open_idx ON ledger.orders (account, symbol, order_id) WHERE 
 
 CREATE INDEX orders_seq_idx ON ledger.orders (account, seq);
 
-CREATE INDEX orders_wounded_idx ON ledger.orders (account, symbol, order_id) WHERE wounded;
+CREATE INDEX orders_untold_idx ON ledger.orders (account, symbol, order_id) WHERE status IS NULL OR orig_qty IS NULL;
+
+CREATE INDEX orders_wounded_idx ON ledger.orders (account, symbol, order_id) WHERE wounded AND seq > told_seq;
 
 COMMENT ON TABLE ledger.orders IS 'Newest state of every order, merged from stream and REST.';
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from ledger.db import apply, coverage
+from ledger.db import apply, coverage, reads
 from ledger.db.apply import Entry
 from ledger.facts.decimals import exact
 from ledger.facts.identity import SessionMemory
@@ -44,3 +44,31 @@ async def test_a_lookup_by_key_never_reads_the_whole_account(database_url: str, 
     frames = BATCHES * FRAMES
     assert await conn.fetchval("SELECT count(*) FROM ledger_v1.fills") == frames
     assert read < frames * 50, f"{read} index entries read for {frames} fills"
+
+
+async def test_what_a_quiet_mirror_asks_every_second_reads_no_order_that_needs_nothing(conn: Any) -> None:
+    """Where the venue tells no trades, orders that lost fills stay so for ever: looking for work must not read them."""
+    await conn.execute(
+        "INSERT INTO ledger.accounts (account, created_at) VALUES ('main', now());"
+        "INSERT INTO ledger.orders (account, symbol, order_id, status, status_rank, orig_qty, venue_executed_qty,"
+        " wounded, told_seq, updated_ms, seq)"
+        " SELECT 'main', 'BTCUSDT', n, 'FILLED', 3, 1, 1, true, n, n, n FROM generate_series(1, 20000) n;"
+        "ANALYZE ledger.orders"
+    )
+    before = await whole_readings(conn)
+    for _ in range(10):
+        assert await reads.wounded_orders(conn, "main", until_ms=10**12) == []
+    state = await reads.known_state(conn, "main", missing=False)
+    assert (state.symbols, state.untold, state.open_orders) == (("BTCUSDT",), (), ())
+    assert await whole_readings(conn) == before
+
+
+async def whole_readings(conn: Any) -> tuple[int, int]:
+    """How often orders was read as a whole, and how many entries of the indexes of work to do were read."""
+    await conn.execute("SELECT pg_stat_force_next_flush()")
+    scans = await conn.fetchval("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'orders'")
+    names = ["orders_wounded_idx", "orders_untold_idx", "orders_open_idx"]
+    read = await conn.fetchval(
+        "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname = ANY ($1)", names
+    )
+    return scans, read
