@@ -9,6 +9,8 @@ __all__ = ["backoff_s", "late_s", "next_attempt", "rotate_due", "rotate_in_s"]
 
 SETTLED_S = 60.0
 """A socket that lived this long was a good one."""
+BRIEF_S = 5.0
+"""A socket that lived no longer than this was as good as none."""
 ANSWER_S = 1.0
 """How long the answer to a ping may take before silence looks like more than quiet."""
 
@@ -34,8 +36,11 @@ def rotate_due(opened_s: float, now_s: float, max_age_s: float) -> bool:
 
 
 def next_attempt(attempt: int, lived_s: float) -> int:
-    """The attempt to count after a socket ended: one more when it lived shortly, as if it had never been up.
+    """The attempt to count after a socket ended; 0 is without a pause.
 
-    A venue that accepts and drops at once is backed away from like one that does not accept.
+    What happens while nobody listens may be lost for good, so a good socket is replaced at once and a fair one after
+    the shortest pause. A venue that accepts and drops at once is backed away from like one that does not accept.
     """
-    return 1 if lived_s >= SETTLED_S else attempt + 1
+    if lived_s >= SETTLED_S:
+        return 0
+    return 1 if lived_s > BRIEF_S else attempt + 1

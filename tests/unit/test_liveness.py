@@ -37,5 +37,7 @@ def test_a_venue_that_accepts_and_drops_at_once_is_backed_away_from() -> None:
     assert waits[-1] > 15
 
 
-def test_a_socket_that_lived_well_starts_the_backoff_anew() -> None:
-    assert next_attempt(6, lived_s=3600) == 1
+def test_a_socket_that_lived_well_is_replaced_at_once_and_a_fair_one_soon() -> None:
+    assert next_attempt(6, lived_s=3600) == 0
+    assert next_attempt(6, lived_s=20) == 1
+    assert next_attempt(6, lived_s=5) == 7
