@@ -33,3 +33,16 @@ async def test_a_mirror_that_lost_its_connection_twice_equals_the_venue(
             else:
                 assert proof.missing > 0, "sixty actions behind its back must have held a fill"
             assert sandbox.violations == []
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_a_clean_stop_ends_the_shared_listen_key_only_when_asked_to(
+    wanted: bool, database_url: str, conn: Any
+) -> None:
+    async with venue("documented") as sandbox:
+        async with mirroring(settings_for(sandbox, release_key=wanted), database_url):
+            await gaps_closed(conn, 1)
+        ended = [call for call in sandbox.calls if call[:2] == ("DELETE", "/api/v1/userDataStream")]
+        assert len(ended) == (1 if wanted else 0)
+        assert sandbox.violations == []
+    assert await conn.fetchval("SELECT live FROM ledger_v1.coverage") is False
