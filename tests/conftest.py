@@ -15,9 +15,16 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ledger.wire import postgres
 from ledger.wire.embedded import Embedded
+
+# No test is timed: a busy machine must not turn a slow example into a failure. On CI the library's own profile, which
+# says the same, also repeats the same examples at every run.
+if os.environ.get("CI") != "true":
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 
 def in_database(url: str, name: str) -> str:
