@@ -68,11 +68,6 @@ class Batch:
         )
 
     @property
-    def provisional(self) -> tuple[tuple[str, int], ...]:
-        """(symbol, order id) of fills whose frame equals an earlier one of its session: twin or double?"""
-        return tuple(dict.fromkeys((row[2], row[3]) for row in self.fills if (row[6] or 0) > 1))
-
-    @property
     def is_bare(self) -> bool:
         """Whether there is nothing to refuse: no frames, or one without facts."""
         return len(self.frames) <= 1 and not (self.orders or self.fills or self.balances or self.rare)
@@ -128,7 +123,8 @@ def build(
     """Lay the entries of one session out as arrays. Counts ordinals in ``memory``, so build each batch once.
 
     ``question`` and ``asked_seq`` belong to the single answer of a REST batch; ``through_ms`` says the stream is live
-    and everything before that instant of the venue's clock is in this batch or was written before.
+    and everything before that instant of the venue's clock is in this batch or was written before
+    (0: live, but behind, so coverage stays where it is).
     """
     frames: list[Row] = []
     orders: list[Row] = []

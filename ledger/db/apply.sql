@@ -232,7 +232,7 @@ BEGIN
     LOOP
         v_changed := v_changed + 1;
         IF f.doubt_executed IS DISTINCT FROM p_executed THEN
-            UPDATE ledger.fills x SET doubt_executed = p_executed, doubt_reads = 1
+            UPDATE ledger.fills x SET doubt_executed = p_executed
             WHERE x.account = p_account AND x.first_seq = f.first_seq AND x.first_index = f.first_index;
         ELSIF (v_needed IS NULL AND f.qty <= v_room) OR f.first_seq || '-' || f.first_index = ANY (v_needed) THEN
             v_room := v_room - f.qty;
@@ -316,7 +316,8 @@ DROP FUNCTION IF EXISTS ledger.apply;
 --
 -- f_*: the frames. o_*, x_*, b_*: orders, fills and balance positions, each naming its frame by its place (1 …) in f_*.
 -- p_rare: snapshots, transfers, settlements and doubts as JSON, null when there are none. p_through_ms: the stream is
--- live and complete to this instant of the venue's clock; null leaves coverage alone. p_gap: count into this gap.
+-- live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone. p_gap: count
+-- into this gap.
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
     p_through_ms bigint,
@@ -502,7 +503,7 @@ BEGIN
     -- A lost fill may have made room for a doubled frame. The trades say what really happened: where they leave no room
     -- for it, it is provisional again.
     IF v_pairing AND v_fresh IS NOT NULL THEN
-        UPDATE ledger.fills t SET state = 'provisional', doubt_reads = 0, doubt_executed = NULL
+        UPDATE ledger.fills t SET state = 'provisional', doubt_executed = NULL
         FROM (SELECT DISTINCT u.symbol, u.order_id FROM unnest(x_symbol, x_order, x_trade) AS u(symbol, order_id, trade_id)
               WHERE u.trade_id IS NOT NULL) k
         JOIN ledger.orders o ON o.account = p_account AND o.symbol = k.symbol AND o.order_id = k.order_id

@@ -128,8 +128,6 @@ class Consumer:
         self._beat_s = 0.0
         self._error: str | None = None
         self._stopping = False
-        self.frames = 0
-        """Stream frames written so far, by this process."""
 
     async def run(self) -> None:
         """Mirror the stream until cancelled; then write what arrived and leave the stream marked as down."""
@@ -338,7 +336,6 @@ class Consumer:
         memory = self._memories.setdefault(session_id, SessionMemory())
         batch = apply.build(self._account, session_id, "stream", entries, memory, through_ms=through_ms)
         await self._send(batch)
-        self.frames += len(received)
         self._forget_sessions()
 
     async def _send(self, batch: Batch) -> None:
@@ -355,11 +352,13 @@ class Consumer:
                 await self._send(single)
 
     def _through_ms(self) -> int | None:
-        """Up to when everything is written now; None: not live, not drained, or said a moment ago."""
+        """Up to when everything is written now, 0 where that is not known; None: not live, or said a moment ago."""
         now_s = self._clock.monotonic_s()
-        if not self._live or self._due or len(self._buffer) or now_s - self._beat_s < BEAT_S:
+        if not self._live or self._due or now_s - self._beat_s < BEAT_S:
             return None
         self._beat_s = now_s
+        if len(self._buffer):
+            return 0  # alive, but behind: coverage stays where it is
         heard_s = max(socket.connection.heard_s for socket in self._live.values())
         late_s = liveness.late_s(now_s - heard_s, self._rules.silence_s)
         return self._clock.venue_now_ms() - int((late_s + self._rules.rest_lag_s) * 1000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ledger.wire.budget import backoff_s
 from ledger.wire.socket import ping_every_s
 
-__all__ = ["backoff_s", "late_s", "next_attempt", "rotate_due", "rotate_in_s"]
+__all__ = ["backoff_s", "late_s", "next_attempt"]
 
 SETTLED_S = 60.0
 """A socket that lived this long was a good one."""
@@ -23,16 +23,6 @@ def late_s(quiet_s: float, silence_s: float) -> float:
     """
     every_s = ping_every_s(silence_s)
     return quiet_s if quiet_s > every_s + min(ANSWER_S, every_s) else 0.0
-
-
-def rotate_in_s(opened_s: float, now_s: float, max_age_s: float) -> float:
-    """Seconds until a socket opened at ``opened_s`` has to be replaced, 0 when it is due."""
-    return max(opened_s + max_age_s - now_s, 0.0)
-
-
-def rotate_due(opened_s: float, now_s: float, max_age_s: float) -> bool:
-    """Whether a socket is old enough to be replaced before the venue cuts it."""
-    return rotate_in_s(opened_s, now_s, max_age_s) == 0.0
 
 
 def next_attempt(attempt: int, lived_s: float) -> int:

@@ -194,3 +194,14 @@ async def running_since_the_beginning(conn: Any) -> None:
     await outage(conn, 0, cause="start")
     await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=None)
     await beat(conn, 1000)
+
+
+async def test_a_stream_that_is_behind_is_live_and_covers_nothing_more(conn: Any) -> None:
+    await known(conn)
+    await outage(conn, 0, cause="start")
+    await coverage.close_gap(conn, ACCOUNT, 1, complete_from_ms=None)
+    await beat(conn, 5000)
+    await conn.execute("UPDATE ledger.coverage SET beat_at = beat_at - interval '1 minute'")
+    assert await through(conn) == (5000, False)
+    await Session().tell_nothing(conn, 0)
+    assert await through(conn) == (5000, True)
