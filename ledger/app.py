@@ -1,7 +1,7 @@
 """The only place that builds things: settings in, a running mirror out.
 
-Always holds: everything started here is stopped here, in reverse order, whatever happens in between; one account that
-fails never stops another.
+Always holds: everything started here is stopped here, in reverse order, whatever happens in between; once the service
+runs, one account that fails never stops another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ledger.venue import requests, rest_pages
 from ledger.wire import postgres
 from ledger.wire.budget import Budget
 from ledger.wire.clock import Clock
-from ledger.wire.embedded import Embedded
+from ledger.wire.embedded import WRITER, Embedded
 from ledger.wire.http import VenueHttp
 from ledger.wire.postgres import Writer
 
@@ -67,7 +67,7 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
         return
     async with Embedded(settings.data_dir) as server:
         owner = server.url()
-        writer = server.url(user="sdx_writer")
+        writer = server.url(user=WRITER)
         reader = settings.read_database_url.get_secret_value() if settings.read_database_url else writer
         yield Database(writer, owner, reader, embedded=True)
 

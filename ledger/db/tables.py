@@ -268,7 +268,6 @@ fills = _table(
         "state",
         "confirmed, provisional (an equal frame of one session: twin or double?) or voided (it was a double)",
     ),
-    _count("doubt_reads", "provisional: how many settling reads in a row gave doubt_executed", SmallInteger),
     _amount("doubt_executed", "provisional: executed quantity of the order at the last settling read", null=True),
     _seq("journal row that last changed this row"),
     *_real("fills", "price", "qty", "quote_qty", "doubt_executed"),

@@ -148,11 +148,6 @@ class Connection:
         socket.on_event = self._heard
         self._life = asyncio.create_task(self._live(), name=f"socket {self.session_id}")
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it is still up."""
-        return not self._life.done()
-
     async def wait_closed(self) -> str:
         """Wait for the end and say why: 'lost', 'silent', 'buffer_full', 'oversize', 'closed by venue 1001', or
         what ``close`` was told.

@@ -218,7 +218,6 @@ CREATE TABLE ledger.fills (
     executed_ms BIGINT NOT NULL,
     source TEXT NOT NULL,
     state TEXT NOT NULL,
-    doubt_reads SMALLINT DEFAULT 0 NOT NULL,
     doubt_executed NUMERIC,
     seq BIGINT NOT NULL,
     CONSTRAINT fills_pkey PRIMARY KEY (account, first_seq, first_index),
@@ -285,8 +284,6 @@ COMMENT ON COLUMN ledger.fills.executed_ms IS 'when it was executed; REST''s tim
 COMMENT ON COLUMN ledger.fills.source IS 'who brought it first: stream or rest';
 
 COMMENT ON COLUMN ledger.fills.state IS 'confirmed, provisional (an equal frame of one session: twin or double?) or voided (it was a double)';
-
-COMMENT ON COLUMN ledger.fills.doubt_reads IS 'provisional: how many settling reads in a row gave doubt_executed';
 
 COMMENT ON COLUMN ledger.fills.doubt_executed IS 'provisional: executed quantity of the order at the last settling read';
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ledger.stream.liveness import backoff_s, late_s, next_attempt, rotate_due, rotate_in_s
+from ledger.stream.liveness import backoff_s, late_s, next_attempt
 
 
 def test_a_quiet_account_is_covered_until_the_answer_to_a_ping_is_overdue() -> None:
@@ -17,13 +17,6 @@ def test_a_short_silence_setting_pings_more_often_and_doubts_sooner() -> None:
     assert late_s(quiet_s=1.9, silence_s=3) == 0
     assert late_s(quiet_s=2.1, silence_s=3) == 2.1
     assert late_s(quiet_s=0.7, silence_s=1) == 0.7
-
-
-def test_a_socket_is_replaced_ahead_of_the_venues_daily_cut() -> None:
-    assert rotate_in_s(opened_s=100, now_s=100, max_age_s=82_800) == 82_800
-    assert not rotate_due(opened_s=100, now_s=82_899, max_age_s=82_800)
-    assert rotate_due(opened_s=100, now_s=82_900, max_age_s=82_800)
-    assert rotate_in_s(opened_s=100, now_s=99_999, max_age_s=82_800) == 0
 
 
 def test_a_venue_that_accepts_and_drops_at_once_is_backed_away_from() -> None:
