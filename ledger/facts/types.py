@@ -55,7 +55,7 @@ class Fill:
     trade_id: int | None = None
     is_maker: bool | None = None
     status: str | None = None
-    """The order status the stream frame carried (X); None on REST rows."""
+    """The order status the stream frame carried; None on REST rows."""
 
 
 @dataclass(frozen=True, slots=True)
