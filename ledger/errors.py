@@ -7,7 +7,8 @@ LedgerError
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
 │   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
 │   └── KeyRefused           -2014, -2015, 401: asking again cannot help, a person must look; exit 3
-└── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
+├── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
+└── Fenced                   another process leads this account now: stop writing, stand by
 
 A message says what happened, got against expected, and what to do.
 """
@@ -62,5 +63,11 @@ class KeyRefused(VenueRefused):
 
 class DatabaseError(LedgerError):
     """PostgreSQL is missing, too old, of another schema version, or away."""
+
+    exit_code = 5
+
+
+class Fenced(LedgerError):
+    """Another process leads this account now: what this one still wanted to write was refused, all of it."""
 
     exit_code = 5

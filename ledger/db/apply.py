@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_never
 from uuid import UUID
 
 from ledger.facts.identity import SessionMemory, stream_key
-from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Settlement, Snapshot, Transfer
+from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Resolution, Settlement, Snapshot, Transfer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FRAME, _ORDER, _FILL, _BALANCE = 6, 15, 15, 6
-_ARGUMENTS = 7 + _FRAME + _ORDER + _FILL + _BALANCE + 1
+_HEADER = 9
+_ARGUMENTS = _HEADER + 1 + _FRAME + _ORDER + _FILL + _BALANCE + 1
 _CALL = f"SELECT * FROM ledger.apply({', '.join(f'${n}' for n in range(1, _ARGUMENTS + 1))})"
 
 
@@ -56,10 +57,11 @@ class Batch:
     balances: tuple[Row, ...]
     rare: dict[str, Any]
 
-    def arguments(self) -> Row:
+    def arguments(self, fence: int | None) -> Row:
         """The arguments of ``ledger.apply`` in order."""
         return (
             *self.header,
+            fence,
             *_columns(self.frames, _FRAME),
             *_columns(self.orders, _ORDER),
             *_columns(self.fills, _FILL),
@@ -106,12 +108,35 @@ class Applied:
     orders_changed: int
     others_changed: int
     repeated: bool
+    digest: bytes | None = None
+    """Digest of the journal up to ``last_seq``; None while it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalkStep:
+    """How far the walk of a gap has come with an answer; kept in the same transaction as its rows.
+
+    ``start_ms`` and ``end_ms`` are where the next question of this ``kind`` starts and ends, venue clock; ``done``:
+    there is none. ``covers``: the market is walked now over every gap up to this number, back to ``from_ms`` (None:
+    the beginning). ``gap_id`` None: nothing is to be remembered but that.
+    """
+
+    gap_id: int | None
+    symbol: str
+    kind: str
+    start_ms: int
+    end_ms: int | None
+    asked_ms: int
+    done: bool
+    rows: int
+    covers: int | None = None
+    from_ms: int | None = None
 
 
 def build(
     account: str,
     session_id: UUID,
-    source: Literal["stream", "rest"],
+    source: Literal["stream", "rest", "operator"],
     entries: Iterable[Entry],
     memory: SessionMemory,
     *,
@@ -119,12 +144,15 @@ def build(
     asked_seq: int | None = None,
     question: str | None = None,
     through_ms: int | None = None,
+    clockless: bool = False,
+    walk: WalkStep | None = None,
 ) -> Batch:
     """Lay the entries of one session out as arrays. Counts ordinals in ``memory``, so build each batch once.
 
     ``question`` and ``asked_seq`` belong to the single answer of a REST batch; ``through_ms`` says the stream is live
     and everything before that instant of the venue's clock is in this batch or was written before
-    (0: live, but behind, so coverage stays where it is).
+    (0: live, but behind, so coverage stays where it is). ``clockless``: positions without a clock of the venue are
+    left out, since an older socket tells them.
     """
     frames: list[Row] = []
     orders: list[Row] = []
@@ -141,6 +169,8 @@ def build(
                 case Fill():
                     fills.append(_fill_row(frame, index, fact, memory))
                 case Balance():
+                    if clockless and fact.as_of_ms is None:
+                        continue
                     balances.append(_balance_row(frame, fact, entry.received_ms, memory))
                 case Snapshot():
                     held = [{"asset": b.asset, "free": b.free, "locked": b.locked} for b in fact.balances]
@@ -176,18 +206,24 @@ def build(
                             "actual": fact.actual,
                         }
                     )
+                case Resolution():
+                    rare.setdefault("decisions", []).append(
+                        {"frame": frame, "discrepancy_id": fact.discrepancy_id, "resolution": fact.resolution}
+                    )
                 case _:
                     assert_never(fact)
-    header = (account, session_id, source, gap_id, asked_seq, question, through_ms)
+    step = None if walk is None else json.dumps(asdict(walk))
+    header = (account, session_id, source, gap_id, asked_seq, question, clockless, step, through_ms)
     return Batch(header, tuple(frames), tuple(orders), tuple(fills), tuple(balances), rare)
 
 
-async def apply(conn: Any, batch: Batch) -> Applied:
+async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied:
     """Write the batch in one transaction. ``conn`` is an asyncpg connection outside a transaction.
 
+    ``fence``: the leader's number; the database refuses one that was replaced (``wire.postgres`` raises Fenced).
     Raises what asyncpg raises; the caller sends the same batch again after a lost connection, 40001 or 40P01.
     """
-    row = await conn.fetchrow(_CALL, *batch.arguments())
+    row = await conn.fetchrow(_CALL, *batch.arguments(fence))
     return Applied(
         row["first_seq"],
         row["last_seq"],
@@ -195,6 +231,7 @@ async def apply(conn: Any, batch: Batch) -> Applied:
         row["orders_changed"],
         row["others_changed"],
         row["repeated"],
+        row["digest"],
     )
 
 

@@ -315,12 +315,13 @@ DROP FUNCTION IF EXISTS ledger.apply;
 -- Write one batch of frames of one session with the facts they carry, in its own transaction.
 --
 -- f_*: the frames. o_*, x_*, b_*: orders, fills and balance positions, each naming its frame by its place (1 …) in f_*.
--- p_rare: snapshots, transfers, settlements and doubts as JSON, null when there are none. p_through_ms: the stream is
--- live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone. p_gap: count
--- into this gap.
+-- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
+-- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
+-- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_walk: how far the walk has
+-- come with this answer (see ledger.move_walk). p_fence: the leader's number; null where nobody leads.
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
-    p_through_ms bigint,
+    p_clockless boolean, p_walk jsonb, p_through_ms bigint, p_fence bigint,
     f_no bigint[], f_received timestamptz[], f_kind text[], f_venue_ms bigint[], f_raw bytea[], f_problem text[],
     o_frame integer[], o_symbol text[], o_id bigint[], o_status text[], o_side text[], o_type text[], o_tif text[],
     o_client text[], o_price text[], o_orig text[], o_executed text[], o_quote text[], o_created bigint[],
@@ -331,11 +332,13 @@ CREATE FUNCTION ledger.apply(
     b_frame integer[], b_asset text[], b_free text[], b_locked text[], b_ms bigint[], b_k integer[],
     p_rare jsonb,
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
-    OUT others_changed integer, OUT repeated boolean
+    OUT others_changed integer, OUT repeated boolean, OUT digest bytea
 )
 LANGUAGE plpgsql AS $$
 DECLARE
     v_head bigint;
+    v_digest bytea;
+    v_marks bytea;
     v_frames integer := coalesce(array_length(f_no, 1), 0);
     v_same boolean := false;
     v_hash bytea;
@@ -356,10 +359,7 @@ DECLARE
 BEGIN
     fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
 
-    SELECT a.head_seq INTO v_head FROM ledger.accounts a WHERE a.account = p_account FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'account % is not registered', p_account USING ERRCODE = 'no_data_found';
-    END IF;
+    SELECT l.head_seq, l.head_digest INTO v_head, v_digest FROM ledger.lock_account(p_account, p_fence) l;
 
     IF v_frames > 0 THEN
         SELECT i.seq INTO first_seq FROM ledger.inbox i
@@ -712,6 +712,12 @@ BEGIN
         )
         SELECT count(*) INTO v_rows FROM put;
         others_changed := others_changed + v_rows;
+        UPDATE ledger.discrepancies t SET resolved_at = f_received[(d ->> 'frame')::integer],
+            resolution = d ->> 'resolution', seq = v_head + (d ->> 'frame')::integer
+        FROM jsonb_array_elements(p_rare -> 'decisions') d
+        WHERE t.account = p_account AND t.discrepancy_id = (d ->> 'discrepancy_id')::bigint AND t.resolved_at IS NULL;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        others_changed := others_changed + v_rows;
         FOR r IN SELECT d ->> 'kind' AS kind, d ->> 'subject' AS subject, d ->> 'expected' AS expected,
                         d ->> 'actual' AS actual, (d ->> 'frame')::integer AS frame
                  FROM jsonb_array_elements(p_rare -> 'doubts') d
@@ -732,12 +738,21 @@ BEGIN
             last_seq := NULL;
             v_frames := 0;
         ELSE
-            INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
-                                      question, raw, problem)
-            SELECT p_account, v_head + u.n, p_source, p_session, u.no, u.received, u.kind, u.venue_ms, p_asked_seq,
-                   p_question, u.raw, u.problem
-            FROM unnest(f_no, f_received, f_kind, f_venue_ms, f_raw, f_problem)
-                 WITH ORDINALITY AS u(no, received, kind, venue_ms, raw, problem, n);
+            WITH put AS (
+                INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
+                                          asked_seq, question, raw, problem)
+                SELECT p_account, v_head + u.n, p_source, p_session, u.no, u.received, u.kind, u.venue_ms, p_asked_seq,
+                       p_question, u.raw, u.problem
+                FROM unnest(f_no, f_received, f_kind, f_venue_ms, f_raw, f_problem)
+                     WITH ORDINALITY AS u(no, received, kind, venue_ms, raw, problem, n)
+                RETURNING seq, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
+                                                 question, raw, problem) AS digest
+            )
+            SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, string_agg(p.digest, '' ORDER BY p.seq)),
+                   string_agg(substring(p.digest FOR 8), '' ORDER BY p.seq)
+            INTO v_digest, v_marks FROM put p;
+            INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, marks, digest)
+            VALUES (p_account, last_seq, first_seq, p_clockless, v_marks, v_digest);
             IF p_question IS NOT NULL THEN
                 INSERT INTO ledger.answers (account, question, body_sha256, seq)
                 VALUES (p_account, p_question, v_hash, last_seq)
@@ -745,6 +760,7 @@ BEGIN
             END IF;
             UPDATE ledger.accounts a SET
                 head_seq = last_seq,
+                head_digest = v_digest,
                 stream_frames = a.stream_frames + CASE WHEN p_source = 'stream' THEN v_frames ELSE 0 END,
                 unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream' THEN
                     (SELECT count(*) FROM unnest(f_problem) q WHERE q IS NOT NULL) ELSE 0 END
@@ -756,9 +772,13 @@ BEGIN
             orders_changed = g.orders_changed + apply.orders_changed
         WHERE g.account = p_account AND g.gap_id = p_gap;
     END IF;
+    IF p_walk IS NOT NULL THEN
+        PERFORM ledger.move_walk(p_account, p_walk);
+    END IF;
     IF p_through_ms IS NOT NULL THEN
         PERFORM ledger.beat(p_account, p_through_ms);
     END IF;
+    digest := v_digest;
     IF v_frames > 0 THEN
         PERFORM pg_notify('ledger_changed', p_account || ':' || last_seq);
     END IF;

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 from ledger.db.tables import CONTRACT, SCHEMA
 
-FILES = ("coverage.sql", "apply.sql", "views.sql", "grants.sql")
+FILES = ("chain.sql", "coverage.sql", "apply.sql", "views.sql", "grants.sql")
 
 
 @cache

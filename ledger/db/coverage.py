@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ledger.db.apply import WalkStep
 from ledger.errors import ConfigError
 
 
@@ -50,30 +51,41 @@ async def adopt_key(conn: Any, account: str, key_fingerprint: str) -> None:
     await conn.execute("UPDATE ledger.accounts SET key_fingerprint = $2 WHERE account = $1", account, key_fingerprint)
 
 
-async def stream_down(conn: Any, account: str) -> None:
+async def stream_down(conn: Any, account: str, *, fence: int | None = None) -> None:
     """Nothing is live until the stream beats again."""
-    await conn.execute("SELECT ledger.stream_down($1)", account)
+    await conn.execute("SELECT ledger.stream_down($1, $2)", account, fence)
 
 
 async def open_gap(
-    conn: Any, account: str, *, cause: str, until_ms: int, not_after_ms: int | None = None, live: bool = True
+    conn: Any,
+    account: str,
+    *,
+    cause: str,
+    until_ms: int,
+    not_after_ms: int | None = None,
+    live: bool = True,
+    fence: int | None = None,
 ) -> Gap:
     """Open the gap of one outage, from what is covered to ``until_ms``.
 
     ``not_after_ms``: what came later is in doubt although it was counted as covered. ``live``: the stream is up.
     """
     row = await conn.fetchrow(
-        "SELECT * FROM ledger.open_gap($1, $2, $3, $4, $5)", account, cause, until_ms, not_after_ms, live
+        "SELECT * FROM ledger.open_gap($1, $2, $3, $4, $5, $6)", account, cause, until_ms, not_after_ms, live, fence
     )
     return Gap(row["gap_id"], cause, row["from_ms"], until_ms)
 
 
-async def close_gap(conn: Any, account: str, gap_id: int, *, complete_from_ms: int | None) -> bool:
+async def close_gap(
+    conn: Any, account: str, gap_id: int, *, complete_from_ms: int | None, fence: int | None = None
+) -> bool:
     """Every question of the walk was answered. False when another run closed it first.
 
     ``complete_from_ms``: how far back a gap from the beginning was walked; None: to the beginning.
     """
-    closed: bool = await conn.fetchval("SELECT ledger.close_gap($1, $2, $3)", account, gap_id, complete_from_ms)
+    closed: bool = await conn.fetchval(
+        "SELECT ledger.close_gap($1, $2, $3, $4)", account, gap_id, complete_from_ms, fence
+    )
     return closed
 
 
@@ -121,3 +133,14 @@ async def set_error(conn: Any, account: str, error: str) -> None:
         account,
         error[:2000],
     )
+
+
+async def walked(conn: Any, account: str, gap_id: int) -> list[WalkStep]:
+    """How far the walk of a gap had come when it was broken off; empty for one that never began."""
+    rows = await conn.fetch(
+        "SELECT symbol, kind, start_ms, end_ms, asked_ms, done, rows FROM ledger.walks"
+        " WHERE account = $1 AND gap_id = $2 ORDER BY symbol, kind",
+        account,
+        gap_id,
+    )
+    return [WalkStep(gap_id, **dict(row)) for row in rows]

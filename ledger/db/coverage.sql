@@ -1,5 +1,26 @@
 -- The only writer of gaps and coverage. Every function locks the account's row first, so it meets ledger.apply in order.
 
+-- Lock an account's row for this transaction and return its head. p_fence: the number of the leader that asks; one that
+-- was replaced meanwhile, and wakes up late, is refused (SDX01). Null: nobody leads, merges commute anyway.
+CREATE OR REPLACE FUNCTION ledger.lock_account(p_account text, p_fence bigint)
+RETURNS TABLE (head_seq bigint, head_digest bytea)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_fence bigint;
+BEGIN
+    SELECT a.head_seq, a.head_digest, a.fence INTO head_seq, head_digest, v_fence
+    FROM ledger.accounts a WHERE a.account = p_account FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'account % is not registered', p_account USING ERRCODE = 'no_data_found';
+    END IF;
+    IF p_fence <> v_fence THEN
+        RAISE EXCEPTION 'account % is led by number %, not by % any more', p_account, v_fence, p_fence
+            USING ERRCODE = 'SDX01';
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
 -- Register an account, or return what is known of it. Nothing is overwritten.
 CREATE OR REPLACE FUNCTION ledger.register(p_account text, p_rest_origin text, p_fingerprint text)
 RETURNS TABLE (rest_origin text, key_fingerprint text, head_seq bigint)
@@ -21,24 +42,52 @@ LANGUAGE sql AS $$
     WHERE account = p_account AND symbol = '*'
 $$;
 
+DROP FUNCTION IF EXISTS ledger.stream_down;
 -- The stream is down: nothing is live until the next gap has been opened and the stream beats again.
-CREATE OR REPLACE FUNCTION ledger.stream_down(p_account text) RETURNS void
-LANGUAGE sql AS $$
-    UPDATE ledger.coverage SET live = false WHERE account = p_account AND symbol = '*'
+CREATE FUNCTION ledger.stream_down(p_account text, p_fence bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM ledger.lock_account(p_account, p_fence);
+    UPDATE ledger.coverage SET live = false WHERE account = p_account AND symbol = '*';
+END
+$$;
+
+-- Remember how far the walk of a gap has come, and that a market is walked. The caller holds the account's lock.
+--
+-- p_walk: gap_id, symbol, kind, start_ms, end_ms, asked_ms, done, rows (of this answer); covers: the newest gap over
+-- which the market is walked now, null when there is more to ask; from_ms: how far back (null: the beginning).
+CREATE OR REPLACE FUNCTION ledger.move_walk(p_account text, p_walk jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_walk ->> 'gap_id' IS NOT NULL THEN
+        INSERT INTO ledger.walks AS w (account, gap_id, symbol, kind, start_ms, end_ms, asked_ms, done, answers, rows)
+        VALUES (p_account, (p_walk ->> 'gap_id')::bigint, p_walk ->> 'symbol', p_walk ->> 'kind',
+                (p_walk ->> 'start_ms')::bigint, (p_walk ->> 'end_ms')::bigint, (p_walk ->> 'asked_ms')::bigint,
+                (p_walk ->> 'done')::boolean, 1, (p_walk ->> 'rows')::bigint)
+        ON CONFLICT (account, gap_id, symbol, kind) DO UPDATE SET start_ms = excluded.start_ms,
+            end_ms = excluded.end_ms, asked_ms = excluded.asked_ms, done = excluded.done, answers = w.answers + 1,
+            rows = w.rows + excluded.rows;
+    END IF;
+    IF p_walk ->> 'covers' IS NOT NULL THEN
+        INSERT INTO ledger.coverage AS c (account, symbol, complete_from_ms, walked_gap)
+        VALUES (p_account, p_walk ->> 'symbol', (p_walk ->> 'from_ms')::bigint, (p_walk ->> 'covers')::bigint)
+        ON CONFLICT (account, symbol) DO UPDATE SET walked_gap = greatest(c.walked_gap, excluded.walked_gap);
+    END IF;
+END
 $$;
 
 DROP FUNCTION IF EXISTS ledger.open_gap;
 -- Open the gap of one outage: from the last covered instant to p_until_ms, when the stream was live again. What came
 -- after p_not_after_ms is in doubt even where it was thought covered (a silent socket, a key that died unnoticed).
 CREATE FUNCTION ledger.open_gap(
-    p_account text, p_cause text, p_until_ms bigint, p_not_after_ms bigint, p_live boolean,
+    p_account text, p_cause text, p_until_ms bigint, p_not_after_ms bigint, p_live boolean, p_fence bigint,
     OUT gap_id bigint, OUT from_ms bigint
 )
 LANGUAGE plpgsql AS $$
 DECLARE
     v_at timestamptz := clock_timestamp();
 BEGIN
-    PERFORM FROM ledger.accounts a WHERE a.account = p_account FOR NO KEY UPDATE;
+    PERFORM ledger.lock_account(p_account, p_fence);
     SELECT CASE WHEN c.live_through_ms IS NOT NULL THEN least(c.live_through_ms, p_until_ms, p_not_after_ms) END
     INTO from_ms FROM ledger.coverage c WHERE c.account = p_account AND c.symbol = '*';
     UPDATE ledger.accounts a SET head_gap = a.head_gap + 1 WHERE a.account = p_account
@@ -52,18 +101,21 @@ BEGIN
 END
 $$;
 
+DROP FUNCTION IF EXISTS ledger.close_gap;
 -- Close a gap: every question of its walk was answered. False when it was closed before.
-CREATE OR REPLACE FUNCTION ledger.close_gap(p_account text, p_gap_id bigint, p_complete_from_ms bigint) RETURNS boolean
+CREATE FUNCTION ledger.close_gap(p_account text, p_gap_id bigint, p_complete_from_ms bigint, p_fence bigint)
+RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     v_from bigint;
 BEGIN
-    PERFORM FROM ledger.accounts a WHERE a.account = p_account FOR NO KEY UPDATE;
+    PERFORM ledger.lock_account(p_account, p_fence);
     UPDATE ledger.gaps g SET closed_at = clock_timestamp()
     WHERE g.account = p_account AND g.gap_id = p_gap_id AND g.closed_at IS NULL RETURNING g.from_ms INTO v_from;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    DELETE FROM ledger.walks w WHERE w.account = p_account AND w.gap_id = p_gap_id;
     IF v_from IS NULL THEN
         UPDATE ledger.coverage c SET complete_from_ms = p_complete_from_ms
         WHERE c.account = p_account AND c.symbol = '*';

@@ -34,6 +34,7 @@ metadata = MetaData(schema=SCHEMA)
 DISTRIBUTED = frozenset(
     {
         "inbox",
+        "batches",
         "answers",
         "orders",
         "fills",
@@ -42,8 +43,12 @@ DISTRIBUTED = frozenset(
         "snapshot_votes",
         "transfers",
         "gaps",
+        "walks",
         "coverage",
         "discrepancies",
+        "markets",
+        "explained",
+        "leases",
         "venue_state",
     }
 )
@@ -110,6 +115,8 @@ accounts = _table(
     _text("rest_origin", "scheme, host and port of the REST API this account belongs to", null=True),
     _text("key_fingerprint", "keyed hash of the API key last used; the key itself is stored nowhere", null=True),
     _count("head_seq", "seq of the newest journal row"),
+    Column("head_digest", BYTEA, nullable=True, comment="digest of the newest batch: what the next one is chained to"),
+    _count("fence", "number of the newest leader: whoever carries an older one may write nothing"),
     _count("head_gap", "number of the newest gap"),
     _count("head_discrepancy", "number of the newest discrepancy"),
     _count("stream_frames", "stream frames kept so far"),
@@ -147,6 +154,26 @@ inbox = _table(
     CheckConstraint("seq > 0 AND frame_no > 0", name="inbox_numbers_are_positive"),
     Index("inbox_problem_idx", "account", "seq", postgresql_where=text("problem IS NOT NULL")),
     comment="The journal: everything the venue said, kept before it is understood. Append-only.",
+)
+
+batches = _table(
+    "batches",
+    ("account", "last_seq"),
+    _text("account", "account the rows belong to"),
+    Column("last_seq", BigInteger, nullable=False, comment="last journal row of the batch"),
+    Column("first_seq", BigInteger, nullable=False, comment="first journal row of the batch"),
+    _flag("clockless", "positions without a venue clock were left out: an older socket tells them"),
+    Column(
+        "marks",
+        BYTEA,
+        nullable=False,
+        comment="first 8 bytes of each row's digest, in order: finds the row that differs",
+    ),
+    Column(
+        "digest", BYTEA, nullable=False, comment="SHA-256 of the digest before, clockless and all row digests in order"
+    ),
+    CheckConstraint("first_seq <= last_seq", name="batches_rows_are_in_order"),
+    comment="The chain over the journal: one row per call that wrote it. Append-only.",
 )
 
 answers = _table(
@@ -407,12 +434,34 @@ gaps = _table(
     comment="Times in which stream frames may have been missed.",
 )
 
+walks = _table(
+    "walks",
+    ("account", "gap_id", "symbol", "kind"),
+    _text("account", "account whose history is walked"),
+    Column("gap_id", BigInteger, nullable=False, comment="oldest of the gaps being walked"),
+    _text("symbol", "market"),
+    _text("kind", "allOrders or myTrades"),
+    _ms("start_ms", "everything before is applied: where the next question starts"),
+    _ms("end_ms", "where the next question ends; null: open end", null=True),
+    _ms("asked_ms", "when the newest answer was asked for, venue clock"),
+    _flag("done", "the newest answer was the last page"),
+    _count("answers", "answers so far", Integer),
+    _count("rows", "rows so far"),
+    comment="How far the walk of an open gap has come, moved with the rows; gone once the gap is closed.",
+)
+
 coverage = _table(
     "coverage",
     ("account", "symbol"),
     _text("account", "account"),
     _text("symbol", "market, or * for every market, by live time"),
     _ms("complete_from_ms", "start of what is known without a hole; null: the beginning", null=True),
+    Column(
+        "walked_gap",
+        BigInteger,
+        nullable=True,
+        comment="a market's row: newest gap over which it was walked; null on the row of every market",
+    ),
     _ms("live_through_ms", "end of the time the stream covered so far, venue clock", null=True),
     _flag("live", "whether the stream was up at the last beat"),
     _at("beat_at", "last sign of life of the service, database clock", null=True),
@@ -444,10 +493,54 @@ discrepancies = _table(
     _text("resolution", "how it was settled", null=True),
     _seq("journal row that last changed this row"),
     *_signed("discrepancies", "residual"),
+    _ms("at_ms", "instant of the balance that shows it, venue clock; null: none", null=True),
     UniqueConstraint("account", "digest", name="discrepancies_digest_key"),
     Index("discrepancies_seq_idx", "account", "seq"),
     Index("discrepancies_open_idx", "account", "discrepancy_id", postgresql_where=text("resolved_at IS NULL")),
     comment="Everything that does not fit, with its evidence; the first truth stays in place.",
+)
+
+markets = _table(
+    "markets",
+    ("account", "symbol"),
+    _text("account", "account"),
+    _text("symbol", "market, base and quote asset concatenated"),
+    _text("base", "asset that is bought or sold"),
+    _text("quote", "asset it is paid in"),
+    _text("source", "venue, setting or inferred: the only split of the symbol into two assets the account has held"),
+    _one_of("markets", "source", "venue", "setting", "inferred"),
+    comment="Which two assets a market trades; without it a fill moves no balance that could be explained.",
+)
+
+explained = _table(
+    "explained",
+    ("account", "asset"),
+    _text("account", "account that holds the asset"),
+    _text("asset", "asset"),
+    _ms("base_ms", "instant of the first balance truth: what was before explains itself"),
+    _amount("base_total", "free + locked at that instant"),
+    _ms("through_ms", "instant of the newest balance truth that was judged"),
+    _amount("total", "free + locked at that instant"),
+    _amount("effects", "what fills, fees and transfers between the two instants add up to"),
+    _amount("residual", "unexplained so far: total - base_total - effects, once seen twice"),
+    _amount("vote", "another residual seen once; a second look at least 5 s later decides; null: none", null=True),
+    _at("vote_at", "when it was seen, database clock", null=True),
+    _seq("newest journal row that went into it"),
+    *_real("explained", "base_total", "total"),
+    *_signed("explained", "effects", "residual", "vote"),
+    comment="Per asset, how far its balance is explained by what the venue told; the rest is in discrepancies.",
+)
+
+leases = _table(
+    "leases",
+    ("account",),
+    _text("account", "account that is mirrored"),
+    Column("holder", UUID, nullable=False, comment="the process that leads"),
+    Column("fence", BigInteger, nullable=False, comment="its fencing number; a later leader has a larger one"),
+    _text("host", "machine and process id of the leader, for people"),
+    _at("taken_at", "when it took the lead, database clock"),
+    _at("until_at", "until when nobody else may take it, unless it is renewed; database clock"),
+    comment="Who mirrors the account now; all others stand by.",
 )
 
 venue_state = _table(

@@ -130,13 +130,16 @@ COMMENT ON COLUMN ledger_v1.gaps.orders_changed IS 'orders the walk changed';
 CREATE OR REPLACE VIEW ledger_v1.coverage WITH (security_invoker = true) AS
 SELECT c.account, c.symbol, c.complete_from_ms,
        to_timestamp(t.through_ms / 1000.0) AS complete_through, t.through_ms AS complete_through_ms,
-       c.live AND c.beat_at > clock_timestamp() - interval '3 seconds' AS live
+       s.live AND s.beat_at > clock_timestamp() - interval '3 seconds' AS live
 FROM ledger.coverage c
+JOIN ledger.coverage s ON s.account = c.account AND s.symbol = '*'
 CROSS JOIN LATERAL (
-    -- Never past a hole: the oldest open gap ends what is known; one from the beginning leaves nothing known.
-    SELECT CASE WHEN g.n = 0 THEN c.live_through_ms WHEN NOT g.from_start THEN g.from_ms END AS through_ms
+    -- Never past a hole: the oldest open gap ends what is known; one from the beginning leaves nothing known. A market
+    -- that was walked over a gap has no hole there any more, though the gap waits for the others.
+    SELECT CASE WHEN g.n = 0 THEN s.live_through_ms WHEN NOT g.from_start THEN g.from_ms END AS through_ms
     FROM (SELECT count(*) AS n, coalesce(bool_or(x.from_ms IS NULL), false) AS from_start, min(x.from_ms) AS from_ms
-          FROM ledger.gaps x WHERE x.account = c.account AND x.closed_at IS NULL) g
+          FROM ledger.gaps x WHERE x.account = c.account AND x.closed_at IS NULL
+          AND x.gap_id > coalesce(c.walked_gap, 0)) g
 ) t;
 COMMENT ON VIEW ledger_v1.coverage IS 'Up to which instant everything is known.';
 COMMENT ON COLUMN ledger_v1.coverage.account IS 'account';

@@ -105,4 +105,12 @@ class Doubt:
     actual: str | None
 
 
-Fact = Order | Fill | Balance | Snapshot | Transfer | Settlement | Doubt
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A person's decision about a discrepancy, in words."""
+
+    discrepancy_id: int
+    resolution: str
+
+
+Fact = Order | Fill | Balance | Snapshot | Transfer | Settlement | Doubt | Resolution

@@ -98,8 +98,18 @@ class Rules:
 class Reconciler:
     """One account's reconciler. ``writer`` is its own connection; ``http`` is shared with the listen-key lease."""
 
-    def __init__(self, account: str, rules: Rules, http: VenueHttp, writer: Writer, clock: Clock) -> None:
+    def __init__(
+        self,
+        account: str,
+        rules: Rules,
+        http: VenueHttp,
+        writer: Writer,
+        clock: Clock,
+        *,
+        fence: int | None = None,
+    ) -> None:
         self._account = account
+        self._fence = fence
         self._rules = rules
         self._http = http
         self._writer = writer
@@ -190,7 +200,9 @@ class Reconciler:
         return outcome
 
     async def _close_gap(self, conn: Any, gap_id: int) -> bool:
-        return await coverage.close_gap(conn, self._account, gap_id, complete_from_ms=self._rules.history_start_ms)
+        return await coverage.close_gap(
+            conn, self._account, gap_id, complete_from_ms=self._rules.history_start_ms, fence=self._fence
+        )
 
     async def walk(
         self, scope: Scope, *, gap: Gap | None, on_progress: Callable[[Progress], None] | None = None
@@ -282,7 +294,7 @@ class Reconciler:
             question=told.question,
         )
         try:
-            return await self._writer.run(lambda conn: apply.apply(conn, batch))
+            return await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence))
         except Exception as error:
             if not is_refusal(error) or batch.is_bare:
                 raise
@@ -290,7 +302,7 @@ class Reconciler:
         # One page must not stop the account: it is kept, and a person sees that its rows are not in.
         log.error("database refused a page", account=self._account, question=told.question, error=problem)
         bare = batch.without_facts(problem)
-        applied = await self._writer.run(lambda conn: apply.apply(conn, bare))
+        applied = await self._writer.run(lambda conn: apply.apply(conn, bare, fence=self._fence))
         await self._doubt([Doubt("rest_page", told.question, None, problem)])
         return applied
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ from ledger.db.apply import Batch, Entry
 from ledger.db.coverage import Gap
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
-from ledger.facts.types import Balance, Fact
+from ledger.facts.types import Fact
 from ledger.stream import liveness
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import frames, stream_events
@@ -103,7 +104,8 @@ def read(received: Received) -> Entry:
 
 
 class Consumer:
-    """One account's stream. ``writer`` is its own connection and used by ``write`` alone."""
+    """One account's stream. ``writer`` is its own connection and used by ``write`` alone; ``fence`` is the number under
+    which this process leads (None: nobody leads), and ends it with Fenced once another does; ``connect`` opens sockets."""
 
     def __init__(
         self,
@@ -113,8 +115,13 @@ class Consumer:
         writer: Writer,
         clock: Clock,
         rng: random.Random | None = None,
+        *,
+        fence: int | None = None,
+        connect: Callable[..., Awaitable[Connection]] = open_connection,
     ) -> None:
         self._account = account
+        self._fence = fence
+        self._open_connection = connect
         self._rules = rules
         self._lease = lease
         self._writer = writer
@@ -191,7 +198,7 @@ class Consumer:
         try:
             # A key that lives serves every socket; asking again might replace it under the others.
             key = (self._lease.key if self._live else None) or await self._acquire()
-            connection = await open_connection(
+            connection = await self._open_connection(
                 f"{self._rules.stream_url}/ws/{key}", self._buffer, self._clock, silence_s=self._rules.silence_s
             )
         except KeyRefused as error:
@@ -315,7 +322,7 @@ class Consumer:
                     until_ms=gap.until_ms,
                 )
             else:
-                await self._writer.run(lambda conn: coverage.stream_down(conn, self._account))
+                await self._writer.run(lambda conn: coverage.stream_down(conn, self._account, fence=self._fence))
             self._due.popleft()
 
     async def _open_gap(self, conn: Any, up: _Up) -> Gap:
@@ -325,6 +332,7 @@ class Consumer:
             cause=up.outage.cause,
             until_ms=up.until_ms,
             not_after_ms=up.outage.not_after_ms,
+            fence=self._fence,
         )
 
     async def _write_frames(self, received: list[Received], through_ms: int | None) -> None:
@@ -332,15 +340,17 @@ class Consumer:
         session_id = received[0].session_id if received else UUID(int=0)
         if received:
             self._obey(session_id, entries)
-            entries = self._without_shared_clock(session_id, entries)
         memory = self._memories.setdefault(session_id, SessionMemory())
-        batch = apply.build(self._account, session_id, "stream", entries, memory, through_ms=through_ms)
+        clockless = self._is_clockless(session_id)
+        batch = apply.build(
+            self._account, session_id, "stream", entries, memory, through_ms=through_ms, clockless=clockless
+        )
         await self._send(batch)
         self._forget_sessions()
 
     async def _send(self, batch: Batch) -> None:
         try:
-            await self._writer.run(lambda conn: apply.apply(conn, batch))
+            await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence))
         except Exception as error:
             if not is_refusal(error) or batch.is_bare:
                 raise
@@ -375,23 +385,10 @@ class Consumer:
                 # A server that announces its shutdown still speaks: the new socket comes first.
                 socket.told.set_result(ROTATE if entry.kind == "serverShutdown" else entry.kind)
 
-    def _without_shared_clock(self, session_id: UUID, entries: list[Entry]) -> list[Entry]:
-        """Positions without a venue clock are ordered by arrival, so only the oldest live socket may write them."""
+    def _is_clockless(self, session_id: UUID) -> bool:
+        """Positions without a venue clock are ordered by arrival, so only the oldest live socket may tell them."""
         oldest = next(iter(self._live), session_id)
-        if session_id == oldest or session_id not in self._live:
-            return entries
-        return [
-            Entry(
-                e.frame_no,
-                e.received_ms,
-                e.kind,
-                e.venue_ms,
-                e.raw,
-                e.problem,
-                tuple(fact for fact in e.facts if not (isinstance(fact, Balance) and fact.as_of_ms is None)),
-            )
-            for e in entries
-        ]
+        return session_id in self._live and session_id != oldest
 
     def _forget_sessions(self) -> None:
         """A session is over when its socket is gone and its frames are written."""

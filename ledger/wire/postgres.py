@@ -23,12 +23,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import migrations
 from ledger.db import code
-from ledger.errors import DatabaseError
+from ledger.errors import DatabaseError, Fenced
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 OLDEST_MAJOR = 15
+FENCED = "SDX01"
+"""SQLSTATE of ledger.lock_account: another process leads now."""
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 RETRY_PAUSE_MAX_S = 5.0
@@ -91,9 +93,13 @@ async def connect(url: str, *, application: str, writes: bool = True) -> Any:
 
 
 class Writer:
-    """One connection, made when needed and made again when lost. Not for concurrent use."""
+    """One connection, made when needed and made again when lost. Not for concurrent use.
 
-    def __init__(self, url: str, *, application: str) -> None:
+    ``connect`` is how it is made, as ``connect`` of this module makes it; a simulation hands in its own.
+    """
+
+    def __init__(self, url: str, *, application: str, connect: Callable[..., Awaitable[Any]] = connect) -> None:
+        self._connect = connect
         self._url = url
         self._application = application
         self._conn: Any = None
@@ -103,13 +109,13 @@ class Writer:
     async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do ``work(conn)``; on a lost connection or a lock conflict do it again, with growing pauses, without end.
 
-        Raises only what repeating cannot mend: ``is_refusal`` errors, programming errors, cancellation.
+        Raises only what repeating cannot mend: Fenced, ``is_refusal`` errors, programming errors, cancellation.
         """
         pause_s = 0.05
         while True:
             try:
                 if self._conn is None or self._conn.is_closed():
-                    self._conn = await connect(self._url, application=self._application)
+                    self._conn = await self._connect(self._url, application=self._application)
                 await self._plan_anew()
                 result = await work(self._conn)
             except _TRANSIENT as error:
@@ -120,6 +126,10 @@ class Writer:
                     self._away = True
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate == FENCED:
+                    raise Fenced(str(error)) from None
+                raise
             else:
                 if self._away:
                     log.info("database is back")

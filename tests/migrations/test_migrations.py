@@ -186,6 +186,22 @@ async def test_upgrading_again_lays_the_code_anew_and_keeps_the_data(conn: Any, 
     assert len(rows["ledger.fills"]) == 1
 
 
+async def test_a_journal_from_before_the_chain_is_sealed_as_it_stands(conn: Any, database_url: str) -> None:
+    await tell_a_story(conn)
+    await postgres.downgrade(database_url, "0001")
+    await conn.execute(
+        "INSERT INTO ledger.inbox SELECT account, seq + 1, source, session_id, frame_no + 1, received_at, kind, venue_ms,"
+        " asked_seq, question, raw, 'odd' FROM ledger.inbox; UPDATE ledger.accounts SET head_seq = 2"
+    )
+    await postgres.upgrade(database_url)
+    sealed = await conn.fetch("SELECT account, first_seq, last_seq FROM ledger.batches")
+    assert [tuple(row) for row in sealed] == [("main", 1, 2)]
+    assert await conn.fetch("SELECT * FROM ledger.broken_chain('main')") == []
+    again = build("main", UUID(int=2), "stream", [Entry(1, 5, "told", 5, b"{}", None, ())], SessionMemory())
+    assert (await apply(conn, again)).last_seq == 3
+    assert await conn.fetch("SELECT * FROM ledger.broken_chain('main')") == []
+
+
 async def test_the_code_of_another_program_is_replaced_by_itself(conn: Any, database_url: str) -> None:
     before = await shape(conn, "ledger", "ledger_v1")
     await conn.execute("DROP FUNCTION ledger.beat; COMMENT ON SCHEMA ledger IS 'sdx-ledger code of-another-release'")

@@ -11,7 +11,7 @@ from ledger.db.tables import DISTRIBUTED, REFERENCE
 NOT_LISTED = "every table is in the list of spread or of copied ones"
 ACCOUNT_FIRST = "account comes first in every key of a spread table"
 HAS_KEY = "every spread table has a primary key"
-NO_TRIGGER = "no trigger"
+NO_TRIGGER = "no trigger but the guard of the journal, which plain PostgreSQL alone gets"
 NO_SEQUENCE = "no sequence, identity or serial"
 FOREIGN_KEY = "a foreign key between spread tables starts with account on both sides"
 NO_FLOAT = "no floating point"
@@ -39,6 +39,7 @@ RULES = {
     NO_TRIGGER: """
         SELECT tgname::text AS what FROM pg_trigger g JOIN pg_class t ON t.oid = g.tgrelid
         WHERE t.relnamespace = 'ledger'::regnamespace AND NOT g.tgisinternal
+        AND g.tgfoid IS DISTINCT FROM to_regproc('ledger.refuse_change')
         AND cardinality($1::text[] || $2::text[]) > 0
     """,
     NO_SEQUENCE: """
