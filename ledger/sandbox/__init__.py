@@ -8,6 +8,7 @@ written from the venue's page alone; a misreading in the mirror is not hidden by
     dialects.py  the four ways a venue may say it
     rest.py      the REST API: keys, signatures, weights, pages
     sockets.py   one WebSocket, with control of every byte
+    nonsense.py  what cannot be, made from what is true
     front.py     the port itself: HTTP requests in, answers out
     faults.py    what goes wrong, and when
     server.py    the server that holds them together: ``Sandbox`` in process, ``serve`` as a program

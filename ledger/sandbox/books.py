@@ -7,7 +7,8 @@ balance at any time. Quantities are in base asset, quote totals and fees in quot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 
@@ -28,26 +29,45 @@ class Pair:
     """Where the price starts."""
     lot_steps: tuple[int, int]
     """Smallest and largest order."""
+    busy: int = 1
+    """How often it is traded, next to the others."""
+    debut_percent: int = 0
+    """How much of a made-up history is over before its first order may come."""
 
     @property
     def symbol(self) -> str:
         return self.base + self.quote
 
 
-def _pair(base: str, quote: str, tick: str, step: str, price_ticks: int, lot_steps: tuple[int, int]) -> Pair:
-    return Pair(base, quote, Decimal(tick), Decimal(step), price_ticks, lot_steps)
+def _pair(
+    base: str,
+    quote: str,
+    tick: str,
+    step: str,
+    price_ticks: int,
+    lot_steps: tuple[int, int],
+    *,
+    busy: int = 1,
+    debut_percent: int = 0,
+) -> Pair:
+    return Pair(base, quote, Decimal(tick), Decimal(step), price_ticks, lot_steps, busy, debut_percent)
 
 
 PAIRS = {
     pair.symbol: pair
     for pair in (
-        _pair("BTC", "USDT", "0.01", "0.00001", 6_400_000, (10, 2_000)),
-        _pair("ETH", "USDT", "0.01", "0.0001", 340_000, (10, 4_000)),
-        _pair("SOL", "USDT", "0.01", "0.001", 15_000, (100, 9_000)),
-        _pair("ETH", "BTC", "0.00001", "0.001", 5_312, (5, 400)),
-        _pair("BNB", "USDT", "0.01", "0.001", 59_000, (20, 2_000)),
-        _pair("1INCH", "USDT", "0.0001", "0.1", 3_521, (200, 20_000)),
-        _pair("SHIB", "USDT", "0.00000001", "1", 2_450, (400_000, 40_000_000)),
+        _pair("BTC", "USDT", "0.01", "0.00001", 6_400_000, (10, 2_000), busy=6),
+        _pair("ETH", "USDT", "0.01", "0.0001", 340_000, (10, 4_000), busy=4),
+        _pair("SOL", "USDT", "0.01", "0.001", 15_000, (100, 9_000), busy=3),
+        _pair("ETH", "BTC", "0.00001", "0.001", 5_312, (5, 400), busy=3),
+        _pair("BNB", "USDT", "0.01", "0.001", 59_000, (20, 2_000), busy=2),
+        _pair("1INCH", "USDT", "0.0001", "0.1", 3_521, (200, 20_000), busy=2),
+        _pair("SHIB", "USDT", "0.00000001", "1", 2_450, (400_000, 40_000_000), busy=2),
+        _pair("XRP", "USDT", "0.0001", "0.1", 5_208, (200, 20_000)),
+        _pair("ADA", "USDT", "0.0001", "0.1", 4_475, (200, 20_000)),
+        _pair("LTC", "USDT", "0.01", "0.001", 8_412, (100, 10_000), debut_percent=30),
+        _pair("LINK", "USDT", "0.01", "0.01", 1_433, (60, 6_000), debut_percent=60),
+        _pair("DOGE", "USDT", "0.00001", "1", 16_020, (60, 6_000), debut_percent=85),
     )
 }
 
@@ -156,6 +176,11 @@ OPENING = {
     "BNB": Decimal("60.00000000"),
     "1INCH": Decimal("90000.00000000"),
     "SHIB": Decimal("900000000.00000000"),
+    "XRP": Decimal("40000.00000000"),
+    "ADA": Decimal("50000.00000000"),
+    "LTC": Decimal("250.00000000"),
+    "LINK": Decimal("1500.00000000"),
+    "DOGE": Decimal("140000.00000000"),
 }
 """What the account holds before the first event."""
 
@@ -170,7 +195,7 @@ class Books:
         self.balances: dict[str, Balance] = {asset: Balance(free) for asset, free in OPENING.items()}
         self.balances_ms = 0
         """When a balance last changed."""
-        self._orders_of: dict[str, dict[int, Order]] = {symbol: {} for symbol in PAIRS}
+        self._orders_of: dict[str, list[Order]] = {symbol: [] for symbol in PAIRS}
         self._fills_of: dict[str, list[Fill]] = {symbol: [] for symbol in PAIRS}
         self._open: dict[tuple[str, int], None] = {}
 
@@ -179,21 +204,31 @@ class Books:
         twin = Books()
         twin.orders, twin.fills, twin.movements = dict(self.orders), dict(self.fills), list(self.movements)
         twin.balances, twin.balances_ms = dict(self.balances), self.balances_ms
-        twin._orders_of = {symbol: dict(rows) for symbol, rows in self._orders_of.items()}
+        twin._orders_of = {symbol: list(rows) for symbol, rows in self._orders_of.items()}
         twin._fills_of = {symbol: list(rows) for symbol, rows in self._fills_of.items()}
         twin._open = dict(self._open)
         return twin
 
-    def orders_of(self, symbol: str) -> list[Order]:
-        """Every order of a symbol, oldest first: ids and creation times both ascend."""
-        return list(self._orders_of[symbol].values())
+    def orders_of(self, symbol: str) -> Sequence[Order]:
+        """Every order of a symbol, oldest first: ids and creation times both ascend. It grows with the books."""
+        return self._orders_of[symbol]
 
     def order(self, symbol: str, order_id: int) -> Order | None:
-        return self._orders_of[symbol].get(order_id)
+        return self.orders.get((symbol, order_id))
 
-    def fills_of(self, symbol: str) -> list[Fill]:
-        """Every fill of a symbol, oldest first: trade ids and times both ascend."""
-        return list(self._fills_of[symbol])
+    def fills_of(self, symbol: str) -> Sequence[Fill]:
+        """Every fill of a symbol, oldest first: trade ids and times both ascend. It grows with the books."""
+        return self._fills_of[symbol]
+
+    def fills_of_order(self, symbol: str, order_id: int) -> list[Fill]:
+        """Every fill of one order, oldest first; none for an order that does not exist."""
+        if not (order := self.order(symbol, order_id)):
+            return []
+        # No fill is older than its order or younger than its last change: the others need not be looked at.
+        rows = self._fills_of[symbol]
+        first = bisect_left(rows, order.created_ms, key=lambda fill: fill.time_ms)
+        last = bisect_right(rows, order.updated_ms, key=lambda fill: fill.time_ms)
+        return [fill for fill in rows[first:last] if fill.order_id == order_id]
 
     def open_orders(self) -> list[Order]:
         """Every open order of the account, oldest first."""
@@ -217,7 +252,9 @@ class Books:
     def _take_report(self, report: Report) -> list[tuple[str, Decimal, Decimal]]:
         order, before = report.order, self.orders.get(report.order.key)
         self.orders[order.key] = order
-        self._orders_of[order.symbol][order.order_id] = order
+        rows = self._orders_of[order.symbol]
+        at = bisect_left(rows, order.order_id, key=lambda row: row.order_id)
+        rows[at : at + bool(before)] = [order]
         if order.is_open:
             self._open[order.key] = None
         else:

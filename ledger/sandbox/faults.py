@@ -4,19 +4,23 @@ A script is a JSON list: ``[{"at_s": 5, "do": "drop"}, {"at_s": 9, "do": "rest_s
 ``at_s`` counts seconds from the start of the server. The same objects work over ``POST /sandbox/fault`` and
 in process.
 
-Always holds: a fault changes what is sent, never what is true; every countdown ends by itself.
+Always holds: a fault changes what is sent, never what is true (but for ``move``, which is something that happens);
+every countdown ends by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from ledger.errors import ConfigError
+from ledger.sandbox import nonsense
+from ledger.sandbox.books import Fill, Order
 
 FRAME_BYTES_MAX = 1 << 20
 """The frame size the mirror accepts; ``oversize`` garbage is one byte more."""
@@ -106,6 +110,19 @@ class IgnoreFilters(_Fault, tag="ignore_filters", frozen=True, kw_only=True):
     on: bool = True
 
 
+class Move(_Fault, tag="move", frozen=True, kw_only=True):
+    """A deposit, or a withdrawal when ``amount`` (decimal text) is negative.
+
+    With ``announce`` false there is no balanceUpdate, also where the dialect knows it; with ``position`` false no
+    position follows either, and only the account tells.
+    """
+
+    asset: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9]{1,20}$")]
+    amount: Decimal
+    announce: bool = True
+    position: bool = True
+
+
 class RestFault(_Fault, frozen=True, kw_only=True):
     """Spoils the next ``count`` REST answers whose path contains ``path``."""
 
@@ -142,6 +159,22 @@ class Redirect(RestFault, tag="redirect", frozen=True, kw_only=True):
     to: str = "https://elsewhere.invalid"
 
 
+class Nonsense(RestFault, tag="nonsense", frozen=True, kw_only=True):
+    """What cannot be: see ``nonsense``. ``symbol`` and ``order_id`` say of whom; None: whoever comes first.
+
+    ``rest``: the first row that fits in each of the next ``count`` answers that have one. ``stream``: one frame now, of
+    the newest that fits.
+    """
+
+    kind: nonsense.Kind
+    where: Literal["rest", "stream"] = "rest"
+    symbol: str | None = None
+    order_id: int | None = None
+
+    def fits(self, row: Order | Fill) -> bool:
+        return self.symbol in (None, row.symbol) and self.order_id in (None, row.order_id)
+
+
 SpoiltAnswer = RestStatus | RestHtml | RestTruncate | RestDelay | Redirect
 Fault = (
     Drop
@@ -157,6 +190,8 @@ Fault = (
     | RestLag
     | RestNotFound
     | IgnoreFilters
+    | Move
+    | Nonsense
     | SpoiltAnswer
 )
 
@@ -190,6 +225,7 @@ class Switches:
         self._reorder = 0
         self._held: list[bytes] = []
         self._spoilt: list[tuple[SpoiltAnswer, int]] = []
+        self._nonsense: list[tuple[Nonsense, int]] = []
         self._rng = Random(seed)  # nosec B311
 
     def shuffle_next(self, n: int) -> None:
@@ -226,6 +262,20 @@ class Switches:
                 self._spoilt[index : index + 1] = [(fault, count - 1)] if count > 1 else []
                 return fault
         return None
+
+    def talk_nonsense(self, fault: Nonsense) -> None:
+        self._nonsense.append((fault, fault.count))
+
+    def told(self, path: str, rows: list[Order | Fill]) -> list[Order | Fill]:
+        """The rows a REST call of this path is told: the true ones, but for one where a lie is due and has a victim."""
+        for index, (fault, count) in enumerate(self._nonsense):
+            if fault.path not in path:
+                continue
+            for at, row in enumerate(rows):
+                if fault.fits(row) and (lie := nonsense.lie(fault.kind, row)):
+                    self._nonsense[index : index + 1] = [(fault, count - 1)] if count > 1 else []
+                    return [*rows[:at], lie, *rows[at + 1 :]]
+        return rows
 
 
 def garbage(kind: str, now_ms: int) -> list[bytes]:

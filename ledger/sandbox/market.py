@@ -7,17 +7,20 @@ the books have already taken them when they are returned.
 It does on purpose what readers of such a stream trip over: twin fills (equal in every documented field,
 same millisecond), several fills in one millisecond, self-trades (one trade id on two own orders), one order
 id on two symbols, a cancel after a partial fill, an IOC whose remainder expires.
+
+``live_through`` makes up a history: months of orders, symbols that come late, a burst within one millisecond.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import ROUND_HALF_UP, Context, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, localcontext
 from itertools import pairwise
 from random import Random
 
-from ledger.sandbox.books import EXACT, PAIRS, PLACES, ZERO, Books, Event, Fill, Movement, Order, Pair, Report
+from ledger.errors import ConfigError
+from ledger.sandbox.books import EXACT, PAIRS, PLACES, ZERO, Books, Event, Fill, Movement, Order, Pair, Report, text
 
 TAKER_FEE = Decimal("0.0010")
 MAKER_FEE = Decimal("0.0000")
@@ -25,6 +28,9 @@ OPEN_MAX = 40
 TRIES_MAX = 20
 FIRST_ORDER_ID = 288_270
 SLIP_TICKS = 20
+ACTIONS_PER_ORDER_MAX = 20
+"""When a made-up history stops trying; two are usual."""
+BURST_SYMBOL = "BTCUSDT"
 _ROUNDED = Context(prec=100, rounding=ROUND_HALF_UP)
 
 
@@ -41,6 +47,7 @@ class Market:
         self._last_trade_id = dict.fromkeys(PAIRS, 1_000)
         self._last_execution_id = 0
         self._events: list[Event] = []
+        self._listed = tuple(PAIRS.values())
         self._actions: tuple[tuple[Callable[[], None], int], ...] = (
             (self._place_resting, 42),
             (self._fill_resting, 28),
@@ -55,10 +62,13 @@ class Market:
             (self._move_money, 2),
         )
 
-    def step(self, now_ms: int) -> list[Event]:
-        """Do one action at ``now_ms``, ms UTC; a time before the last action's counts as that one's."""
-        self._now_ms = max(self._now_ms, now_ms)
-        self._events = []
+    def step(self, now_ms: int, *, age_percent: int = 100) -> list[Event]:
+        """Do one action at ``now_ms``, ms UTC; a time before the last action's counts as that one's.
+
+        Below an ``age_percent`` of 100 the symbols whose debut is still to come are left alone.
+        """
+        self._begin(now_ms)
+        self._listed = tuple(pair for pair in PAIRS.values() if pair.debut_percent <= age_percent)
         actions, weights = zip(*self._actions, strict=True)
         with localcontext(EXACT):
             for _ in range(TRIES_MAX):
@@ -67,6 +77,44 @@ class Market:
                     return self._events
             self._deposit("USDT")  # nothing is possible: the account must have run dry
             return self._events
+
+    def move(self, asset: str, amount: Decimal, now_ms: int) -> list[Event]:
+        """A deposit, or a withdrawal when ``amount`` is negative, of any asset.
+
+        Raises ConfigError when the amount has no value, more than eight places, or is more than is free.
+        """
+        self._begin(now_ms)
+        with localcontext(EXACT):
+            amount, free = _movable(asset, amount), self.books.free(asset)
+            if free + amount < 0:
+                raise ConfigError(
+                    f"The account cannot give {text(-amount)} {asset}: only {text(free)} are free."
+                    " Withdraw at most that much."
+                )
+            self._movement(asset, amount)
+        return self._events
+
+    def burst(self, orders: int, now_ms: int) -> list[Event]:
+        """So many market orders of one symbol, each filled, within the one millisecond ``now_ms``."""
+        self._begin(now_ms)
+        pair = PAIRS[BURST_SYMBOL]
+        with localcontext(EXACT):
+            for index in range(orders):
+                side = "SELL" if index % 2 else "BUY"
+                order = self._burst_order(pair, side)
+                if not order:
+                    self._deposit(pair.quote if side == "BUY" else pair.base)
+                    order = self._burst_order(pair, side)
+                assert order, "a deposit pays for many orders of the smallest size"
+                self._take(order, pair, len_max=1)
+        return self._events
+
+    def _begin(self, now_ms: int) -> None:
+        self._now_ms = max(self._now_ms, now_ms)
+        self._events = []
+
+    def _burst_order(self, pair: Pair, side: str) -> Order | None:
+        return self._place(pair, side, "MARKET", "GTC", ticks=self._price(pair), steps=pair.lot_steps[0])
 
     # Actions. One that is not possible now does nothing.
 
@@ -251,7 +299,7 @@ class Market:
     # Chance.
 
     def _some_pair(self) -> Pair:
-        return self._rng.choice(tuple(PAIRS.values()))
+        return self._rng.choices(self._listed, [pair.busy for pair in self._listed])[0]
 
     def _some_side(self) -> str:
         return self._rng.choice(("BUY", "SELL"))
@@ -290,13 +338,36 @@ class Market:
         return last[symbol]
 
 
-def live_through(market: Market, orders: int, from_ms: int, until_ms: int) -> None:
+def _movable(asset: str, amount: Decimal) -> Decimal:
+    try:
+        exact = amount.quantize(PLACES, context=EXACT)
+    except (Inexact, InvalidOperation):
+        exact = ZERO
+    if exact.is_finite() and exact:
+        return exact
+    raise ConfigError(
+        f"An amount of {asset} to move must be a number other than zero with at most eight decimal places,"
+        f" not {amount}. Correct the amount."
+    )
+
+
+def live_through(market: Market, orders: int, from_ms: int, until_ms: int, *, burst: int = 0) -> None:
     """Trade until the books hold ``orders`` orders, spread evenly over ``[from_ms, until_ms)``.
 
-    Bounded: stops after 20 actions per order wanted, whatever was reached.
+    ``burst`` of them, all of one symbol, share a millisecond in the middle. Symbols make their debut one after the
+    other. Bounded: stops after ACTIONS_PER_ORDER_MAX actions per order wanted, whatever was reached.
     """
-    for _ in range(orders * 20):
+    orders = max(orders, burst)
+    slot_ms, actions, placed = (until_ms - from_ms) // max(orders, 1), 0, -1
+    for _ in range(orders * ACTIONS_PER_ORDER_MAX):
+        # The actions since the last order was placed come closer and closer within its slot, always later.
+        actions = actions + 1 if placed == len(market.books.orders) else 0
         placed = len(market.books.orders)
         if placed >= orders:
             return
-        market.step(from_ms + (until_ms - from_ms) * placed // orders)
+        now_ms = from_ms + (until_ms - from_ms) * placed // orders + slot_ms * actions // (actions + 1)
+        if burst and placed >= (orders - burst) // 2:
+            market.burst(burst, now_ms)
+            burst = 0
+        else:
+            market.step(now_ms, age_percent=100 * placed // orders)

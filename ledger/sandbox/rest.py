@@ -12,14 +12,14 @@ import hmac
 import secrets
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from ledger.sandbox.books import PAIRS, Books
+from ledger.sandbox.books import PAIRS, Books, Fill, Order
 from ledger.sandbox.dialects import Dialect, account_json, exchange_json, order_json, trade_json
 
 DAY_MS = 86_400_000
@@ -30,7 +30,9 @@ REFUSALS_BEFORE_BAN = 5
 BAN_S = 120
 TRADING_PATHS = ("/api/v1/order", "/api/v1/order/test", "/api/v1/openOrders")
 
-Row = TypeVar("Row")
+Row = TypeVar("Row", Order, Fill)
+Telling = Callable[[list[Order | Fill]], list[Order | Fill]]
+"""What becomes of the rows of an answer before they are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,11 @@ class Asked:
     books: Books
     now_ms: int
     now_s: float
+    telling: Telling
+
+    def told(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows as the client is to hear them: as many, of the same kind."""
+        return cast("list[Row]", self.telling(list(rows)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,14 @@ class Rest:
     """The API of one account. What it remembers: the listen key, the weight spent, the sins of its clients."""
 
     def __init__(
-        self, dialect: Dialect, *, api_key: str, api_secret: str, weight_per_minute: int, ttl_s: float
+        self,
+        dialect: Dialect,
+        *,
+        api_key: str,
+        api_secret: str,
+        weight_per_minute: int,
+        ttl_s: float,
+        window_only: bool = False,
     ) -> None:
         self.dialect = dialect
         self.meter = Meter(weight_per_minute)
@@ -201,6 +215,7 @@ class Rest:
         self.ignore_filters = False
         self.not_found = 0
         """So many GET order answer -2013 whatever is asked."""
+        self._window_only = window_only
         self._api_key = api_key
         self._api_secret = api_secret.encode()
         self._routes = self._offered()
@@ -226,8 +241,13 @@ class Rest:
             )
         return routes
 
-    def answer(self, call: Call, books: Books, *, now_ms: int, now_s: float) -> Answer:
-        """Answer one call from ``books``. ``now_ms`` is the venue's clock, ``now_s`` a steady one."""
+    def answer(
+        self, call: Call, books: Books, *, now_ms: int, now_s: float, telling: Telling = lambda rows: rows
+    ) -> Answer:
+        """Answer one call from ``books``. ``now_ms`` is the venue's clock, ``now_s`` a steady one.
+
+        ``telling`` may change the orders and fills before they are put into words.
+        """
         used = 0
         try:
             if call.method != "GET" and call.path in TRADING_PATHS:
@@ -239,7 +259,7 @@ class Rest:
             if not route:
                 raise Refused(404, -1000, f"There is no {call.method} {call.path}.")
             self._check(call, route.security, params, now_ms)
-            answer = json(route.handle(Asked(params, books, now_ms, now_s)))
+            answer = json(route.handle(Asked(params, books, now_ms, now_s, telling)))
         except Refused as refused:
             answer = refused.answer
         if not (self.dialect.full and used):
@@ -288,39 +308,42 @@ class Rest:
         if self.not_found or not order:
             self.not_found = max(0, self.not_found - 1)
             raise Refused(400, -2013, "Order does not exist.")
-        return order_json(self.dialect, order)
+        return order_json(self.dialect, asked.told([order])[0])
 
     def _open_orders(self, asked: Asked) -> object:
         symbol = asked.params.symbol() if asked.params.text("symbol") else None
-        rows = (order for order in asked.books.open_orders() if symbol in (None, order.symbol))
-        return [order_json(self.dialect, order) for order in rows]
+        rows = [order for order in asked.books.open_orders() if symbol in (None, order.symbol)]
+        return [order_json(self.dialect, order) for order in asked.told(rows)]
 
     def _all_orders(self, asked: Asked) -> object:
         rows = asked.books.orders_of(asked.params.symbol())
         page = self._page(
             rows, asked.params, "orderId", id_of=lambda order: order.order_id, ms_of=lambda o: o.created_ms
         )
-        return [order_json(self.dialect, order) for order in page]
+        return [order_json(self.dialect, order) for order in asked.told(page)]
 
     def _my_trades(self, asked: Asked) -> object:
-        rows, params = asked.books.fills_of(asked.params.symbol()), asked.params
+        params, symbol = asked.params, asked.params.symbol()
         if params.text("fromId") and (params.text("startTime") or params.text("endTime")):
             raise Refused(400, -1128, "Combination of optional parameters invalid.")
-        if (order_id := params.whole("orderId")) is not None:
-            rows = [fill for fill in rows if fill.order_id == order_id]
+        order_id = params.whole("orderId")
+        rows = asked.books.fills_of(symbol) if order_id is None else asked.books.fills_of_order(symbol, order_id)
         page = self._page(rows, params, "fromId", id_of=lambda fill: fill.trade_id, ms_of=lambda f: f.time_ms)
-        return [trade_json(fill) for fill in page]
+        return [trade_json(fill) for fill in asked.told(page)]
 
     def _page(
         self,
-        rows: list[Row],
+        rows: Sequence[Row],
         params: Params,
         cursor: str,
         *,
         id_of: Callable[[Row], int],
         ms_of: Callable[[Row], int],
-    ) -> list[Row]:
-        """A start (an id or a time, inclusive): the oldest rows from there; no start: the newest rows."""
+    ) -> Sequence[Row]:
+        """A start (an id or a time, inclusive): the oldest rows from there; no start: the newest rows.
+
+        Only the rows of the page are touched, however many there are.
+        """
         start_ms, end_ms = params.whole("startTime"), params.whole("endTime")
         from_id, limit = params.whole(cursor), params.whole("limit")
         limit = min(ROWS_DEFAULT if limit is None else max(limit, 1), ROWS_MAX)
@@ -328,6 +351,8 @@ class Rest:
             return rows[-limit:]
         if start_ms is not None and end_ms is not None and end_ms - start_ms > DAY_MS:
             raise Refused(400, -1127, "More than 24 hours between startTime and endTime.")
+        if self._window_only and start_ms is not None and end_ms is None:
+            raise Refused(400, -1127, "A startTime without an endTime spans more than 24 hours.")
         first, last = 0, len(rows)
         if from_id is not None:
             first = bisect_left(rows, from_id, key=id_of)
@@ -335,8 +360,9 @@ class Rest:
             first = max(first, bisect_left(rows, start_ms, key=ms_of))
         if end_ms is not None:
             last = bisect_right(rows, end_ms, key=ms_of)
-        rows = rows[first:last]
-        return rows[-limit:] if start_ms is None and from_id is None else rows[:limit]
+        if start_ms is None and from_id is None:
+            return rows[max(first, last - limit) : last]
+        return rows[first : min(last, first + limit)]
 
     def _open_key(self, asked: Asked) -> object:
         return {"listenKey": self.keys.open(asked.now_s)}

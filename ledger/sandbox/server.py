@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import parse_qsl
@@ -24,8 +26,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ledger.errors import ConfigError
-from ledger.sandbox import faults
-from ledger.sandbox.books import Books, Event
+from ledger.sandbox import faults, nonsense
+from ledger.sandbox.books import Books, Event, Movement, Position
 from ledger.sandbox.dialects import dialect_named, event_json, listen_key_expired_json
 from ledger.sandbox.front import HOST, Front, Upkeep
 from ledger.sandbox.market import Market, live_through
@@ -36,6 +38,7 @@ API_KEY, API_SECRET = "sandbox-key", "sandbox-secret"
 HELD_FRAMES_S = 1.0
 TRADE_TICK_S = 0.01
 STEP_MAX = 1_000_000
+_LOG = logging.getLogger(__name__)
 HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -43,7 +46,8 @@ class Sandbox:
     """One venue with one account. Times are handed in as ``now_ms`` (ms UTC) and ``now_s`` (steady seconds).
 
     ``rate`` is actions per second once started; 0 trades by ``step`` alone. ``history`` orders are made up before the
-    start, spread over ``history_days``. Raises ConfigError for a dialect that does not exist.
+    start, spread over ``history_days``, ``burst`` of them within one millisecond. With ``window_only`` a history call
+    must bound its window on both sides. Raises ConfigError for a dialect that does not exist.
     """
 
     def __init__(
@@ -57,6 +61,8 @@ class Sandbox:
         rate: float = 0.0,
         history: int = 0,
         history_days: int = 90,
+        burst: int = 0,
+        window_only: bool = False,
         script: Sequence[faults.Fault] = (),
         weight_per_minute: int = 1200,
         ping_every_s: float = 20.0,
@@ -76,6 +82,7 @@ class Sandbox:
             api_secret=api_secret,
             weight_per_minute=weight_per_minute,
             ttl_s=listen_key_ttl_s,
+            window_only=window_only,
         )
         self.calls: deque[tuple[str, str, int]] = deque(maxlen=10_000)
         """The last API calls: method, path, status answered."""
@@ -103,8 +110,8 @@ class Sandbox:
             now_s=now_s,
             upkeep=Upkeep(ping_every_s, pong_timeout_s, connection_max_age_s),
         )
-        if history:
-            live_through(self.market, history, self.now_ms() - history_days * DAY_MS, self.now_ms())
+        until_ms = self.now_ms()
+        live_through(self.market, history, until_ms - history_days * DAY_MS, until_ms, burst=burst)
 
     # The control surface.
 
@@ -202,13 +209,17 @@ class Sandbox:
 
     # Frames.
 
-    def _publish(self, events: Sequence[Event]) -> None:
+    def _publish(self, events: Sequence[Event], *, untold: tuple[type[Event], ...] = ()) -> None:
         for event in events:
             if self._behind:
                 self._to_come.append((self._now_s(), event))
-            if frame := event_json(self.dialect, event):
-                self.frames_made += 1
-                self._push(self.faults.frames(msgspec.json.encode(frame)))
+            if not isinstance(event, untold):
+                self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        if frame := event_json(self.dialect, event):
+            self.frames_made += 1
+            self._push(self.faults.frames(msgspec.json.encode(frame)))
 
     def _push(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
@@ -238,7 +249,10 @@ class Sandbox:
         started_s = self._now_s()
         for one in self._script:
             await asyncio.sleep(max(0.0, one.at_s - (self._now_s() - started_s)))
-            self._play_one(one)
+            try:
+                self._play_one(one)
+            except ConfigError as wrong:
+                _LOG.error("%s The script goes on without that fault.", wrong)
 
     def _play_one(self, one: faults.Fault) -> None:
         match one:
@@ -269,6 +283,10 @@ class Sandbox:
                 self.rest.not_found = one.n
             case faults.IgnoreFilters():
                 self.rest.ignore_filters = one.on
+            case faults.Move():
+                self._move(one)
+            case faults.Nonsense():
+                self._talk_nonsense(one)
             case (
                 faults.RestStatus() | faults.RestHtml() | faults.RestTruncate() | faults.RestDelay() | faults.Redirect()
             ):
@@ -276,6 +294,24 @@ class Sandbox:
             case _:
                 assert_never(one)
         self._signal()
+
+    def _move(self, move: faults.Move) -> None:
+        events = self.market.move(move.asset, move.amount, self.now_ms())
+        untold = ((Movement, not move.announce), (Position, not move.position))
+        self._publish(events, untold=tuple(kind for kind, hidden in untold if hidden))
+
+    def _talk_nonsense(self, fault: faults.Nonsense) -> None:
+        """Over REST with the answers to come, on the stream at once. Raises ConfigError where it cannot be said."""
+        if fault.where == "rest":
+            if fault.kind == "changed_fill" and not self.dialect.trades:
+                raise ConfigError(f"The dialect {self.dialect.name} has no myTrades to tell {fault.kind} with.")
+            self.faults.talk_nonsense(fault)
+            return
+        if fault.kind in nonsense.ONLY_LONG and not self.dialect.full:
+            raise ConfigError(
+                f"The short reports of the dialect {self.dialect.name} cannot say {fault.kind}; use the dialect full."
+            )
+        self._tell(nonsense.report(fault.kind, self.books, fault.fits, self.now_ms()))
 
     def _drop(self) -> None:
         for socket in self._front.sockets:
@@ -360,7 +396,13 @@ class Sandbox:
         elif spoilt and (answer := self._spoilt_answer(call, spoilt)):
             return answer
         key = self.rest.keys.key
-        answer = self.rest.answer(call, self._rest_books(), now_ms=self.now_ms(), now_s=self._now_s())
+        answer = self.rest.answer(
+            call,
+            self._rest_books(),
+            now_ms=self.now_ms(),
+            now_s=self._now_s(),
+            telling=partial(self.faults.told, call.path),
+        )
         if call.path.endswith("/userDataStream"):
             if key and not self.rest.keys.key:
                 self._close_key(key)
@@ -419,6 +461,7 @@ async def serve(
     api_secret: str = API_SECRET,
     rate: float = 5.0,
     history: int = 0,
+    history_days: int = 90,
     weight_per_minute: int = 1200,
     position_clock: bool = True,
     say: Callable[[str], object] | None = None,
@@ -435,6 +478,7 @@ async def serve(
         api_secret=api_secret,
         rate=rate,
         history=history,
+        history_days=history_days,
         weight_per_minute=weight_per_minute,
         script=faults.read_script(faults_path) if faults_path else (),
     )

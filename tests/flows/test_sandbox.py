@@ -329,6 +329,212 @@ async def test_history_is_walked_page_by_page_from_an_inclusive_start(start: Sta
     assert {row["orderId"] for row in of_order} == {client.sandbox.books.fills_of("BTCUSDT")[0].order_id}
 
 
+async def test_a_history_of_months_is_served_in_full_pages_and_no_frame_tells_of_it(start: Start) -> None:
+    client = await start(history=12_000, dialect="full", weight_per_minute=100_000)
+    books = client.sandbox.books
+    assert client.sandbox.frames_made == 0
+    for name, truth, clock in (
+        ("allOrders", [order.order_id for order in books.orders_of("BTCUSDT")], "time"),
+        ("myTrades", [fill.trade_id for fill in books.fills_of("BTCUSDT")], "time"),
+    ):
+        seen: dict[tuple[int, int], int] = {}
+        start_ms, pages = 0, 0
+        while True:
+            page = await client.rows(name, symbol="BTCUSDT", startTime=start_ms, limit=1000)
+            seen |= {(row["orderId"], row.get("id", 0)): row.get("id", row["orderId"]) for row in page}
+            start_ms, pages = page[-1][clock], pages + 1
+            if len(page) < 1000:
+                break
+        assert list(seen.values()) == truth
+        assert pages >= 3
+
+
+async def test_a_full_page_can_lie_within_a_single_millisecond(start: Start) -> None:
+    client = await start(history=100, burst=1_500, dialect="full")
+    burst_ms = client.sandbox.books.orders_of("BTCUSDT")[700].created_ms
+    for name in ("allOrders", "myTrades"):
+        page = await client.rows(name, symbol="BTCUSDT", startTime=burst_ms, limit=1000)
+        assert [row["time"] for row in page] == [burst_ms] * 1000
+        again = await client.rows(name, symbol="BTCUSDT", startTime=burst_ms, limit=1000)
+        assert again == page, "asking by time alone never leaves it"
+
+
+async def test_a_venue_can_insist_on_windows_of_a_day(start: Start) -> None:
+    client = await start(history=300, window_only=True, dialect="full")
+    truth = client.sandbox.books.orders_of("BTCUSDT")
+    first_ms = truth[0].created_ms
+    for name in ("allOrders", "myTrades"):
+        assert problem(await client.get(name, symbol="BTCUSDT", startTime=first_ms)) == (400, -1127)
+        assert problem(await client.get(name, symbol="BTCUSDT", startTime=0, endTime=DAY_MS + 1)) == (400, -1127)
+        assert len(await client.rows(name, symbol="BTCUSDT")) > 10
+    day = await client.rows("allOrders", symbol="BTCUSDT", startTime=first_ms, endTime=first_ms + DAY_MS)
+    assert [row["orderId"] for row in day] == [o.order_id for o in truth if o.created_ms <= first_ms + DAY_MS]
+    assert 0 < len(day) < len(truth)
+
+
+# Money that moves.
+
+
+MOVE = {"do": "move", "asset": "USDT", "amount": "250.5"}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fault", "told"),
+    [
+        ("full", {}, ["balanceUpdate", "outboundAccountPosition"]),
+        ("full", {"announce": False}, ["outboundAccountPosition"]),
+        ("full", {"announce": False, "position": False}, []),
+        ("full", {"position": False}, ["balanceUpdate"]),
+        ("documented", {}, ["outboundAccountPosition"]),
+        ("documented", {"position": False}, []),
+    ],
+)
+async def test_a_deposit_is_told_as_loudly_as_asked_for(
+    start: Start, dialect: str, fault: dict[str, object], told: list[str]
+) -> None:
+    client = await start(dialect=dialect)
+    socket = await client.socket()
+    await client.sandbox.fault({**MOVE, **fault})
+    await client.sandbox.fault({"do": "server_shutdown"})
+    frames_told = await frames(socket, len(told) + 1)
+    assert [frame["e"] for frame in frames_told] == [*told, "serverShutdown"]
+    for frame in frames_told:
+        if frame["e"] == "outboundAccountPosition":
+            assert frame["B"] == [{"a": "USDT", "f": "100250.50000000", "l": "0.00000000"}]
+    account = await client.rows("account")
+    assert {"asset": "USDT", "free": "100250.50000000", "locked": "0.00000000"} in account["balances"]
+    [transfer] = (await client.http.get("/sandbox/truth")).json()["transfers"]
+    assert (transfer["asset"], transfer["amount"]) == ("USDT", "250.50000000")
+    assert account["updateTime"] == transfer["at_ms"]
+
+
+async def test_a_withdrawal_is_refused_when_it_exceeds_what_is_free(start: Start) -> None:
+    client = await start()
+    await client.sandbox.fault({**MOVE, "amount": "-100000"})
+    assert client.sandbox.books.free("USDT") == 0
+    with pytest.raises(ConfigError, match=r"cannot give 0\.00000001 USDT: only 0\.00000000 are free"):
+        await client.sandbox.fault({**MOVE, "amount": "-0.00000001"})
+    wrong = await client.http.post("/sandbox/fault", json={**MOVE, "amount": "-1"})
+    assert wrong.status_code == 400
+    assert "cannot give 1.00000000 USDT" in wrong.json()["msg"]
+    with pytest.raises(ConfigError, match="amount"):
+        await client.sandbox.fault({**MOVE, "amount": "a lot"})
+    assert len(client.sandbox.books.movements) == 1
+
+
+async def test_a_movement_reaches_a_rest_that_lags_when_its_time_comes(start: Start) -> None:
+    now_s = [1_000.0]
+    client = await start(now_s=lambda: now_s[0])
+    await client.sandbox.fault({"do": "rest_lag", "s": 10})
+    await client.sandbox.fault({**MOVE, "announce": False, "position": False})
+    opening = {"asset": "USDT", "free": "100000.00000000", "locked": "0.00000000"}
+    assert opening in (await client.rows("account"))["balances"]
+    now_s[0] += 10
+    assert opening | {"free": "100250.50000000"} in (await client.rows("account"))["balances"]
+
+
+# Nonsense.
+
+
+def differences(told: list[dict[str, Any]], true: list[dict[str, Any]]) -> list[dict[str, tuple[Any, Any]]]:
+    """Of each row that differs: field -> (true, told)."""
+    pairs = zip(true, told, strict=True)
+    return [{name: (a[name], b[name]) for name in a if a[name] != b[name]} for a, b in pairs if a != b]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "fields"),
+    [
+        ("negative_qty", "allOrders", {"origQty", "executedQty"}),
+        ("negative_qty", "myTrades", {"qty"}),
+        ("nan_price", "allOrders", {"price"}),
+        ("nan_price", "myTrades", {"price"}),
+        ("shrinking_order", "allOrders", {"origQty", "executedQty", "cummulativeQuoteQty"}),
+        ("other_terminal", "allOrders", {"status"}),
+        ("id_reuse", "allOrders", {"side", "type"}),
+        ("changed_fill", "myTrades", {"price", "quoteQty"}),
+    ],
+)
+async def test_rest_talks_nonsense_of_one_row_so_often_and_the_truth_stays(
+    start: Start, kind: str, path: str, fields: set[str]
+) -> None:
+    client = await start(history=200, dialect="mixed")
+    victim = next(o for o in client.sandbox.books.orders_of("BTCUSDT") if o.status == "FILLED")
+    asked = {"symbol": "BTCUSDT", "limit": 1000}
+    truth, true = client.sandbox.books.truth(), await client.rows(path, **asked)
+    fault = {"do": "nonsense", "kind": kind, "path": path, "count": 2, "order_id": victim.order_id}
+    await client.sandbox.fault({**fault, "symbol": "BTCUSDT"})
+    await client.rows("allOrders", symbol="ETHUSDT")
+    for _ in range(2):
+        [lie] = differences(await client.rows(path, **asked), true)
+        assert set(lie) == fields
+    assert await client.rows(path, **asked) == true
+    assert client.sandbox.books.truth() == truth
+
+
+async def test_get_order_and_open_orders_talk_nonsense_too(start: Start) -> None:
+    client = await start(history=200, dialect="mixed")
+    order = client.sandbox.books.open_orders()[0]
+    asked = {"symbol": order.symbol, "orderId": order.order_id}
+    true = await client.rows("order", **asked)
+    await client.sandbox.fault({"do": "nonsense", "kind": "shrinking_order", "path": "/order"})
+    [lie] = differences([await client.rows("order", **asked)], [true])
+    assert Decimal(lie["origQty"][1]) * 2 == Decimal(lie["origQty"][0])
+    assert await client.rows("order", **asked) == true
+    await client.sandbox.fault({"do": "nonsense", "kind": "nan_price", "path": "openOrders"})
+    told = await client.rows("openOrders")
+    assert [row["price"] for row in told].count("NaN") == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialect", "check"),
+    [
+        ("negative_qty", "documented", lambda told, fill, order: told["l"] == f"-{fill.qty}"),
+        ("nan_price", "documented", lambda told, fill, order: told["L"] == "NaN"),
+        (
+            "other_terminal",
+            "documented",
+            lambda told, fill, order: (told["X"], told["l"]) == ("CANCELED", "0.00000000"),
+        ),
+        ("id_reuse", "documented", lambda told, fill, order: (told["X"], told["S"] == order.side) == ("NEW", False)),
+        ("negative_qty", "full", lambda told, fill, order: (told["l"], told["t"]) == (f"-{fill.qty}", fill.trade_id)),
+        ("shrinking_order", "full", lambda told, fill, order: Decimal(told["z"]) * 2 == order.executed_qty),
+        ("changed_fill", "full", lambda told, fill, order: told["t"] == fill.trade_id and told["L"] != str(fill.price)),
+        ("id_reuse", "full", lambda told, fill, order: (told["o"], told["q"]) == ("MARKET", str(order.orig_qty))),
+    ],
+)
+async def test_the_stream_talks_nonsense_in_one_frame(
+    start: Start, kind: str, dialect: str, check: Callable[..., bool]
+) -> None:
+    client = await start(history=200, dialect=dialect)
+    socket, books = await client.socket(), client.sandbox.books
+    order = next(
+        o
+        for o in books.orders.values()
+        if (o.status, o.type) == ("FILLED", "LIMIT") and len(books.fills_of_order(*o.key)) == 1
+    )
+    [fill] = books.fills_of_order(*order.key)
+    truth = books.truth()
+    fault = {"do": "nonsense", "kind": kind, "where": "stream", "symbol": order.symbol, "order_id": order.order_id}
+    await client.sandbox.fault(fault)
+    [told] = await frames(socket, 1)
+    assert (told["e"], told["s"], told["i"]) == ("executionReport", *order.key)
+    assert check(told, fill, order), told
+    assert client.sandbox.frames_made == 1
+    assert books.truth() == truth
+
+
+async def test_nonsense_that_a_dialect_cannot_say_or_nobody_fits_is_refused(start: Start) -> None:
+    client = await start()
+    for kind in ("shrinking_order", "changed_fill"):
+        with pytest.raises(ConfigError, match=f"documented cannot say {kind}; use the dialect full"):
+            await client.sandbox.fault({"do": "nonsense", "kind": kind, "where": "stream"})
+    with pytest.raises(ConfigError, match="no myTrades"):
+        await client.sandbox.fault({"do": "nonsense", "kind": "changed_fill"})
+    with pytest.raises(ConfigError, match="no order or fill yet that could be told as nan_price"):
+        await client.sandbox.fault({"do": "nonsense", "kind": "nan_price", "where": "stream"})
+
+
 # Faults.
 
 
@@ -558,6 +764,35 @@ async def test_it_trades_by_itself_at_its_rate_until_paused_and_plays_its_script
             assert (await http.get("/sandbox/truth")).json()["orders"] == paused["orders"]
             await http.post("/sandbox/resume")
             assert await frames(socket, paused["frames_sent"] - 50 + 10)
+    program.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await program
+
+
+async def test_the_program_begins_with_a_history_of_so_many_orders_and_days() -> None:
+    said: asyncio.Queue[str] = asyncio.Queue()
+    program = asyncio.create_task(serve(rate=0, history=300, history_days=10, say=said.put_nowait))
+    rest_url = (await asyncio.wait_for(said.get(), 10)).splitlines()[1].split("=", 1)[1]
+    async with httpx.AsyncClient(base_url=rest_url, trust_env=False) as http:
+        truth = (await http.get("/sandbox/truth")).json()
+    assert (len(truth["orders"]), truth["frames_made"]) == (300, 0)
+    assert 9 * DAY_MS < truth["now_ms"] - truth["orders"][0]["created_ms"] <= 10 * DAY_MS + 10_000
+    program.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await program
+
+
+async def test_a_fault_that_cannot_be_played_is_told_and_the_script_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script = tmp_path / "faults.json"
+    script.write_text('[{"do": "move", "asset": "ABC", "amount": "-1"}, {"do": "rest_status", "status": 500}]')
+    said: asyncio.Queue[str] = asyncio.Queue()
+    program = asyncio.create_task(serve(rate=0, faults_path=script, say=said.put_nowait))
+    rest_url = (await asyncio.wait_for(said.get(), 10)).splitlines()[1].split("=", 1)[1]
+    async with httpx.AsyncClient(base_url=rest_url, trust_env=False) as http:
+        assert (await http.get("/api/v1/account")).status_code == 500
+    assert "cannot give 1.00000000 ABC" in caplog.text
     program.cancel()
     with pytest.raises(asyncio.CancelledError):
         await program

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
+from typing import Any
 
 import msgspec
 import pytest
 
 from ledger.errors import ConfigError
-from ledger.sandbox.books import EXACT, OPENING, PAIRS, Books, Event, Fill, Movement, Report
+from ledger.sandbox.books import (
+    EXACT,
+    OPENING,
+    PAIRS,
+    Balance,
+    Books,
+    Event,
+    Fill,
+    Movement,
+    Order,
+    Report,
+    text,
+)
 from ledger.sandbox.dialects import DIALECTS, dialect_named, event_json, order_json
-from ledger.sandbox.faults import FRAME_BYTES_MAX, Drop, RestStatus, Switches, fault_from, garbage, read_script
+from ledger.sandbox.faults import (
+    FRAME_BYTES_MAX,
+    Drop,
+    Nonsense,
+    RestStatus,
+    Switches,
+    fault_from,
+    garbage,
+    read_script,
+)
 from ledger.sandbox.market import Market, live_through
-from ledger.sandbox.rest import Meter, Refused
+from ledger.sandbox.nonsense import lie
+from ledger.sandbox.rest import Meter, Params, Refused, Rest
 
 START_MS = 1_700_000_000_000
 
@@ -178,8 +203,128 @@ def test_history_is_spread_over_the_months_before() -> None:
     created = [order.created_ms for order in market.books.orders.values()]
     assert len(created) >= 400
     assert created == sorted(created)
-    assert created[0] == START_MS - 90 * 86_400_000
+    assert 0 <= created[0] - (START_MS - 90 * 86_400_000) < 86_400_000
     assert START_MS - 86_400_000 < created[-1] < START_MS
+
+
+@pytest.fixture(scope="module")
+def months() -> Market:
+    """12,000 orders of 90 days."""
+    market, began_s = Market(1), time.process_time()
+    live_through(market, 12_000, START_MS - 90 * 86_400_000, START_MS)
+    assert time.process_time() - began_s < 10, "who starts a sandbox waits for this"
+    return market
+
+
+def test_a_long_history_has_twelve_symbols_some_of_many_pages_and_some_that_come_late(months: Market) -> None:
+    orders = {symbol: months.books.orders_of(symbol) for symbol in PAIRS}
+    fills = {symbol: months.books.fills_of(symbol) for symbol in PAIRS}
+    assert len(PAIRS) == 12
+    assert 12_000 <= sum(map(len, orders.values())) < 12_010
+    assert sum(len(rows) > 1_000 for rows in orders.values()) >= 3
+    assert sum(len(rows) > 1_000 for rows in fills.values()) >= 3
+    assert all(len(rows) > 50 for rows in orders.values())
+    debut_day = {symbol: (rows[0].created_ms - START_MS) // 86_400_000 + 90 for symbol, rows in orders.items()}
+    assert {symbol: day for symbol, day in debut_day.items() if day > 2} == {
+        "LTCUSDT": pytest.approx(27, abs=2),
+        "LINKUSDT": pytest.approx(54, abs=2),
+        "DOGEUSDT": pytest.approx(77, abs=2),
+    }
+
+
+def test_a_long_history_has_every_ending_and_more_fills_than_orders(months: Market) -> None:
+    endings = Counter(order.status for order in months.books.orders.values())
+    assert len(months.books.fills) > len(months.books.orders)
+    assert endings["FILLED"] > endings["CANCELED"] > endings["EXPIRED"] > endings["REJECTED"] > 100
+    assert endings["NEW"] + endings["PARTIALLY_FILLED"] == len(months.books.open_orders()) > 5
+
+
+def test_the_times_of_a_long_history_ascend_with_its_ids_and_few_actions_share_a_millisecond(months: Market) -> None:
+    for symbol in PAIRS:
+        orders, fills = months.books.orders_of(symbol), months.books.fills_of(symbol)
+        assert [o.order_id for o in orders] == sorted({o.order_id for o in orders})
+        assert [o.created_ms for o in orders] == sorted(o.created_ms for o in orders)
+        assert [(f.time_ms, f.trade_id) for f in fills] == sorted((f.time_ms, f.trade_id) for f in fills)
+    assert max(Counter(fill.time_ms for fill in months.books.fills.values()).values()) <= 4
+    created = [order.created_ms for order in months.books.orders.values()]
+    assert len(set(created)) > 0.95 * len(created)
+
+
+def test_the_balances_after_a_long_history_add_up(months: Market) -> None:
+    with localcontext(EXACT):
+        total: dict[str, Decimal] = dict(OPENING)
+        for movement in months.books.movements:
+            total[movement.asset] += movement.amount
+        for fill in months.books.fills.values():
+            pair, sign = PAIRS[fill.symbol], 1 if fill.side == "BUY" else -1
+            total[pair.base] += sign * fill.qty
+            total[pair.quote] -= sign * fill.quote + fill.fee
+        assert {asset: b.free + b.locked for asset, b in months.books.balances.items()} == total
+    assert all(balance.free >= 0 <= balance.locked for balance in months.books.balances.values())
+
+
+def test_a_burst_puts_so_many_orders_and_fills_of_one_symbol_into_one_millisecond() -> None:
+    market = Market(1)
+    live_through(market, 2_500, START_MS - 90 * 86_400_000, START_MS, burst=1_500)
+    orders = Counter(order.created_ms for order in market.books.orders_of("BTCUSDT"))
+    fills = Counter(fill.time_ms for fill in market.books.fills_of("BTCUSDT"))
+    (at_ms, count), (_, next_count) = orders.most_common(2)
+    assert (count, fills[at_ms]) == (1_500, 1_500)
+    assert next_count <= 2
+    assert len(market.books.orders) == 2_500
+    assert sum(order.created_ms < at_ms for order in market.books.orders.values()) >= 500
+    assert all(balance.free >= 0 for balance in market.books.balances.values())
+
+
+def test_a_page_touches_its_own_rows_and_a_few_more_however_long_the_history(months: Market) -> None:
+    class Counted(Sequence[Fill]):
+        def __init__(self, rows: Sequence[Fill]) -> None:
+            self.rows, self.touched = rows, 0
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, at: Any) -> Any:
+            taken = self.rows[at]
+            self.touched += len(taken) if isinstance(taken, list) else 1
+            return taken
+
+    rest = Rest(DIALECTS["full"], api_key="", api_secret="", weight_per_minute=1, ttl_s=1)
+    rows = months.books.fills_of("BTCUSDT")
+    middle = rows[len(rows) // 2]
+    for asked in ({"startTime": "0"}, {"startTime": str(middle.time_ms)}, {"fromId": str(middle.trade_id)}, {}):
+        counted = Counted(rows)
+        page = rest._page(
+            counted, Params({**asked, "limit": "10"}), "fromId", id_of=lambda f: f.trade_id, ms_of=lambda f: f.time_ms
+        )
+        assert len(page) == 10
+        assert counted.touched <= 10 + 2 * len(rows).bit_length()
+
+
+def test_the_fills_of_an_order_are_found_by_its_lifetime(months: Market) -> None:
+    by_order: dict[tuple[str, int], list[Fill]] = {}
+    for fill in months.books.fills.values():
+        by_order.setdefault((fill.symbol, fill.order_id), []).append(fill)
+    for symbol, order_id in months.books.orders:
+        assert months.books.fills_of_order(symbol, order_id) == by_order.get((symbol, order_id), [])
+    assert months.books.fills_of_order("BTCUSDT", 1) == []
+
+
+def test_money_moves_exactly_and_never_more_than_is_free() -> None:
+    market = Market(1)
+    movement, position = market.move("USDT", Decimal("250.5"), START_MS)
+    assert movement == Movement("USDT", Decimal("250.50000000"), START_MS)
+    assert position.balances == (("USDT", Balance(Decimal("100250.50000000"))),)  # type: ignore[union-attr]
+    market.move("USDT", Decimal("-100250.5"), START_MS)
+    assert market.books.free("USDT") == 0
+    market.move("AIRDROP", Decimal("0.00000001"), START_MS)
+    assert market.books.free("AIRDROP") == Decimal("0.00000001")
+    with pytest.raises(ConfigError, match=r"cannot give 0\.00000002 AIRDROP: only 0\.00000001 are free"):
+        market.move("AIRDROP", Decimal("-0.00000002"), START_MS)
+    for amount in ("0", "NaN", "Infinity", "0.000000001", "1E+200"):
+        with pytest.raises(ConfigError, match="at most eight decimal places"):
+            market.move("USDT", Decimal(amount), START_MS)
+    assert len(market.books.movements) == 3
 
 
 def test_the_documented_report_has_the_ten_fields_of_the_venues_page_in_its_order() -> None:
@@ -271,6 +416,52 @@ def test_garbage_cannot_be_read_or_says_what_nobody_should_believe() -> None:
     assert "\0" in msgspec.json.decode(garbage("nul", 1)[0])["B"][0]["a"]
     assert len(garbage("oversize", 1)[0]) > FRAME_BYTES_MAX
     assert len(garbage("all", 1)) == 7
+
+
+# Nonsense.
+
+
+def test_a_lie_changes_what_its_kind_says_and_nothing_else() -> None:
+    market, _ = traded()
+    order = next(o for o in market.books.orders.values() if o.status == "CANCELED" and o.executed_qty)
+    fill = next(iter(market.books.fills.values()))
+
+    def changed(kind: Any, row: Order | Fill) -> dict[str, object] | None:
+        if not (told := lie(kind, row)):
+            return None
+        return {n: getattr(told, n) for n in row.__dataclass_fields__ if getattr(told, n) != getattr(row, n)}
+
+    assert changed("negative_qty", order) == {"orig_qty": -order.orig_qty, "executed_qty": -order.executed_qty}
+    assert changed("negative_qty", fill) == {"qty": -fill.qty}
+    assert text(lie("nan_price", order).price) == text(lie("nan_price", fill).price) == "NaN"  # type: ignore[union-attr]
+    shrunk = lie("shrinking_order", order)
+    assert isinstance(shrunk, Order)
+    assert 0 < shrunk.executed_qty < order.executed_qty
+    assert shrunk.executed_qty < shrunk.orig_qty < order.orig_qty
+    assert changed("other_terminal", order) == {"status": "EXPIRED"}
+    assert changed("other_terminal", market.books.open_orders()[0]) is None
+    assert changed("id_reuse", order) == {"side": {"BUY": "SELL", "SELL": "BUY"}[order.side], "type": "MARKET"}
+    price = fill.price + PAIRS[fill.symbol].tick
+    assert changed("changed_fill", fill) == {"price": price, "quote": price * fill.qty}
+    for kind in ("shrinking_order", "other_terminal", "id_reuse"):
+        assert changed(kind, fill) is None
+    assert changed("changed_fill", order) is None
+
+
+def test_a_lie_waits_for_a_victim_and_is_told_only_so_often() -> None:
+    market, _ = traded(actions=200)
+    orders: list[Order | Fill] = list(market.books.orders.values())
+    victim = orders[5]
+    switches = Switches(1)
+    switches.talk_nonsense(
+        Nonsense(kind="id_reuse", path="allOrders", symbol=victim.symbol, order_id=victim.order_id, count=2)
+    )
+    assert switches.told("/api/v1/openOrders", orders) == orders
+    assert switches.told("/api/v1/allOrders", orders[:5]) == orders[:5]
+    for _ in range(2):
+        told = switches.told("/api/v1/allOrders", orders)
+        assert [at for at, row in enumerate(told) if row != orders[at]] == [5]
+    assert switches.told("/api/v1/allOrders", orders) == orders
 
 
 # Weights.
