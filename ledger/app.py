@@ -1,7 +1,8 @@
 """The only place that builds things: settings in, a running mirror out.
 
-Always holds: everything started here is stopped here, in reverse order, whatever happens in between; once the service
-runs, one account that fails never stops another.
+Always holds: everything started here is stopped here, in reverse order, whatever happens in between; of several
+accounts one that fails never stops another, at the start neither; of several processes on one account one writes and
+the others stand by.
 """
 
 from __future__ import annotations
@@ -9,28 +10,41 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
+import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import structlog
 
+from ledger import replay, verify
 from ledger.config import AccountSettings, Settings
-from ledger.db import coverage, reads
-from ledger.errors import ConfigError, DatabaseError, KeyRefused, VenueBusy, VenueError, VenueRefused
+from ledger.db import coverage, leader, reads
+from ledger.db.leader import Candidate
+from ledger.errors import (
+    ConfigError,
+    DatabaseError,
+    Fenced,
+    KeyRefused,
+    LedgerError,
+    VenueBusy,
+    VenueError,
+    VenueRefused,
+)
 from ledger.facts.types import Order, Snapshot
 from ledger.reconcile import check
 from ledger.reconcile import runner as reconcile
-from ledger.reconcile.plan import Scope
 from ledger.reconcile.probe import FIRST_SYMBOL
 from ledger.reconcile.runner import Outcome, Progress, Reconciler
 from ledger.stream import consumer as stream
 from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import requests, rest_pages
-from ledger.wire import postgres
+from ledger.wire import heads, postgres
 from ledger.wire.budget import Budget
 from ledger.wire.clock import Clock
 from ledger.wire.embedded import WRITER, Embedded
@@ -42,6 +56,8 @@ log = structlog.get_logger(__name__)
 STOP_WITHIN_S = 8.0
 """A stop as a whole takes at most ten seconds; the rest is for leaving the hard way."""
 FIRST_CONTACT_S = 5.0
+LEAVE_S = 1.0
+"""How long a stop waits for the database to take the lead back."""
 ACCOUNT_PAUSE_S = 30.0
 """How long an account that failed rests before it is started again."""
 
@@ -124,7 +140,10 @@ async def venue_http(
 
 
 class Mirror:
-    """One account's mirror: its stream, its reconciler and what they share."""
+    """One account's mirror: its stream, its reconciler and what they share.
+
+    ``consumer``, ``reconciler`` and ``lease`` are those of the newest lead; before the first, unfenced ones.
+    """
 
     def __init__(
         self, settings: Settings, account: AccountSettings, db: Database, http: VenueHttp, clock: Clock
@@ -137,22 +156,21 @@ class Mirror:
         self._admin = Writer(db.writer_url, application=f"sdx-ledger {account.name}")
         self._stream_writer = Writer(db.writer_url, application=f"sdx-ledger stream {account.name}")
         self._reconcile_writer = Writer(db.writer_url, application=f"sdx-ledger reconcile {account.name}")
-        self.lease = ListenKeyLease(http, clock, keepalive_s=settings.keepalive_s, ttl_s=settings.listen_key_ttl_s)
-        self.consumer = self._new_consumer()
-        self.reconciler = Reconciler(
-            account.name,
-            reconcile.Rules(
-                rest_lag_s=settings.rest_lag_s,
-                every_s=settings.reconcile_every_s,
-                symbols=account.symbols,
-                history_start_ms=account.history_start_ms,
-            ),
-            http,
-            self._reconcile_writer,
-            clock,
+        self._lead_writer = Writer(db.writer_url, application=f"sdx-ledger lead {account.name}")
+        self._heads = heads.Keeper(settings.data_dir, account.name)
+        self._head_writer = Writer(db.writer_url, application=f"sdx-ledger head {account.name}")
+        self.leads = False
+        """Whether this process is the one that writes, as far as it knows."""
+        self.lease = self._new_lease()
+        self.consumer = self._new_consumer(None)
+        self.reconciler = self._new_reconciler(None)
+
+    def _new_lease(self) -> ListenKeyLease:
+        return ListenKeyLease(
+            self._http, self._clock, keepalive_s=self._settings.keepalive_s, ttl_s=self._settings.listen_key_ttl_s
         )
 
-    def _new_consumer(self) -> Consumer:
+    def _new_consumer(self, fence: int | None) -> Consumer:
         return Consumer(
             self.name,
             stream.Rules(
@@ -165,6 +183,24 @@ class Mirror:
             self.lease,
             self._stream_writer,
             self._clock,
+            fence=fence,
+        )
+
+    def _new_reconciler(self, fence: int | None) -> Reconciler:
+        return Reconciler(
+            self.name,
+            reconcile.Rules(
+                rest_lag_s=self._settings.rest_lag_s,
+                every_s=self._settings.reconcile_every_s,
+                symbols=self._account.symbols,
+                history_start_ms=self._account.history_start_ms,
+                assets_of=self._settings.assets_of,
+            ),
+            self._http,
+            self._reconcile_writer,
+            self._clock,
+            fence=fence,
+            on_missed=lambda since_ms: self.consumer.doubt(since_ms),
         )
 
     async def register(self, *, adopt_key: bool = False) -> None:
@@ -177,12 +213,11 @@ class Mirror:
                 conn, self.name, rest_origin=origin(self._settings), key_fingerprint=self._fingerprint()
             )
         )
-        until_ms = await self._admin.run(lambda conn: reads.blocked_until_ms(conn, self.name))
-        if until_ms is not None:
-            self._http.block_until(until_ms)
+        await self._obey_block()
         self._http.on_blocked = self._remember_block
         if known.key_fingerprint != self._fingerprint():
-            if not adopt_key and not await self._recognises():
+            # Where nothing is mirrored yet any key is as good: the one before may have been mistyped.
+            if known.head_seq and not adopt_key and not await self._recognises():
                 raise ConfigError(
                     f"SDX_API_KEY: this key is new to account '{self.name}' and neither an order nor the balances "
                     "behind it are known here; if it is the same account, run once with --adopt-key"
@@ -201,20 +236,101 @@ class Mirror:
                 raise
 
     async def run(self) -> None:
-        """Mirror until cancelled, then leave things tidy."""
-        self.consumer = self._new_consumer()
+        """Stand by until nobody leads, mirror until another leads, and again, until cancelled."""
+        while True:
+            who = Candidate(self.name, uuid4(), f"{platform.node()}, process {os.getpid()}")
+            await self._lead(who, await self._stand_by(who))
+
+    async def _stand_by(self, who: Candidate) -> int:
+        """Wait until this process leads; returns its fence. The venue is asked nothing meanwhile."""
+        told: str | None = None
+        patient_until_s = 0.0
+        while True:
+            asked_s = self._clock.monotonic_s()
+            led_by = await self._lead_writer.run(lambda conn: leader.led_by(conn, self.name))
+            now_s = self._clock.monotonic_s()
+            if now_s - asked_s > leader.RENEW_S:
+                # The database was away, so the lease may have lapsed under a leader in good health: it goes first.
+                patient_until_s = now_s + leader.TTL_S
+            if led_by is not None and led_by != told:
+                told = led_by
+                log.info("standing by", account=self.name, led_by=led_by)
+            if led_by is None and now_s >= patient_until_s:
+                fence = await self._lead_writer.run(lambda conn: leader.take(conn, who))
+                if fence is not None:
+                    return fence
+            await self._clock.sleep(leader.POLL_S)
+
+    async def _lead(self, who: Candidate, fence: int) -> None:
+        """Mirror under this fence, until cancelled or until another leads. Any other failure is an ExceptionGroup."""
+        log.info("leading", account=self.name, fence=fence)
+        self.leads = True
+        await self._obey_block()
+        self.consumer, self.reconciler = self._new_consumer(fence), self._new_reconciler(fence)
+        parts = [
+            asyncio.create_task(part)
+            for part in (
+                self.consumer.run(),
+                self.reconciler.run(),
+                self._keep_lead(who, fence),
+                self._keep_heads(),
+            )
+        ]
+        lost: Fenced | None = None
+        failures: list[Exception] = []
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.consumer.run())
-                tasks.create_task(self.reconciler.run())
+            await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if self._settings.release_key:
-                await self._release()
-            await self.close()
+            for error in await _ended(parts):
+                if isinstance(error, Fenced):
+                    lost = error
+                else:
+                    failures.append(error)
+                    log.error("a part of the account failed", account=self.name, error=repr(error))
+            self.leads = False
+            if lost is None:
+                await self._leave(who, fence)
+        if failures:
+            raise ExceptionGroup(f"account {self.name} failed", failures)
+        log.warning("another process leads, nothing more is written here", account=self.name, error=str(lost))
+        # What the key's deadline says of the past is the other leader's business now.
+        self.lease = self._new_lease()
+
+    async def _keep_lead(self, who: Candidate, fence: int) -> None:
+        """Renew the lead for as long as it is ours. Raises Fenced once it is not.
+
+        Nothing is given up while no renewal gets through: until another leads, this process is the right one, and from
+        that moment on the database refuses its writes.
+        """
+        while await self._lead_writer.run(lambda conn: leader.keep(conn, who, fence)):
+            await self._clock.sleep(leader.RENEW_S)
+        raise Fenced(f"account {self.name} is led under a later number than {fence}")
+
+    async def _keep_heads(self) -> None:
+        """Keep the end of the journal outside the database too, for as long as this process leads."""
+        while True:
+            await self._clock.sleep(heads.EVERY_S)
+            await self._keep_head()
+
+    async def _keep_head(self) -> None:
+        now_ms = self._clock.now_ms()
+        await self._head_writer.run(lambda conn: self._heads.follow(conn, now_ms))
+
+    async def _leave(self, who: Candidate, fence: int) -> None:
+        """Let a standby lead at once. The listen key goes first: a standby would ask for the same one."""
+        if self._settings.release_key:
+            await self._release()
+        if self._lead_writer.away:
+            return  # the lead lapses by itself
+        try:
+            await asyncio.wait_for(self._lead_writer.run(lambda conn: leader.leave(conn, who, fence)), LEAVE_S)
+            await asyncio.wait_for(self._keep_head(), LEAVE_S)
+        except TimeoutError:
+            log.warning("the lead was not given back, it lapses by itself", account=self.name)
 
     async def close(self) -> None:
         """Close the database connections."""
-        for writer in (self._admin, self._stream_writer, self._reconcile_writer):
+        for writer in (self._admin, self._stream_writer, self._reconcile_writer, self._lead_writer, self._head_writer):
             await writer.close()
 
     async def heal_once(
@@ -230,11 +346,16 @@ class Mirror:
             )
             gaps = await self._reconcile_writer.run(lambda conn: coverage.open_gaps(conn, self.name))
             return await self.reconciler.heal(gaps, on_progress=on_progress)
-        scope = Scope(since_ms, symbols, strict=True)
-        return await self.reconciler.walk(scope, gap=None, on_progress=on_progress)
+        return await self.reconciler.heal_symbols(symbols, since_ms, on_progress=on_progress)
 
     def _fingerprint(self) -> str:
         return fingerprint(self._settings, self._account)
+
+    async def _obey_block(self) -> None:
+        """Be silent for as long as the venue asked, whichever process it told so."""
+        until_ms = await self._admin.run(lambda conn: reads.blocked_until_ms(conn, self.name))
+        if until_ms is not None:
+            self._http.block_until(until_ms)
 
     async def _remember_block(self, until_ms: int) -> None:
         await self._admin.run(lambda conn: coverage.set_block(conn, self.name, until_ms))
@@ -260,55 +381,177 @@ class Mirror:
             log.warning("listen key not released, it lapses by itself", account=self.name, error=str(error))
 
 
+async def _ended(parts: list[asyncio.Task[None]]) -> list[Exception]:
+    """Stop them all; what those that failed failed with."""
+    for part in parts:
+        part.cancel()
+    await asyncio.wait(parts)
+    errors = [part.exception() for part in parts if not part.cancelled()]
+    return [error for error in errors if isinstance(error, Exception)]
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    """The failures themselves, out of the groups they came in."""
+    if not isinstance(error, ExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
+
+
+@asynccontextmanager
+async def mirror_of(
+    settings: Settings,
+    account: AccountSettings,
+    db: Database,
+    *,
+    budget: Budget | None = None,
+    adopt_key: bool = False,
+    clock: Clock | None = None,
+) -> AsyncIterator[Mirror]:
+    """One account, registered and ready to run. Raises LedgerError when it cannot be."""
+    its_clock = clock or Clock()
+    async with venue_http(settings, account, its_clock, budget) as http:
+        mirror = Mirror(settings, account, db, http, its_clock)
+        try:
+            await mirror.register(adopt_key=adopt_key)
+            yield mirror
+        finally:
+            await mirror.close()
+
+
 @asynccontextmanager
 async def mirrors(
     settings: Settings, db: Database, *, adopt_key: bool = False, clock: Clock | None = None
 ) -> AsyncIterator[list[Mirror]]:
-    """Every configured account, registered and ready to run."""
+    """Every configured account, registered and ready to run: all of them, or a LedgerError."""
+    budget = Budget(settings.weight_per_minute)
     async with AsyncExitStack() as stack:
-        made: list[Mirror] = []
-        budget = Budget(settings.weight_per_minute)
-        for account in settings.all_accounts():
-            its_clock = clock or Clock()
-            http = await stack.enter_async_context(venue_http(settings, account, its_clock, budget))
-            mirror = Mirror(settings, account, db, http, its_clock)
-            stack.push_async_callback(mirror.close)
-            await mirror.register(adopt_key=adopt_key)
-            made.append(mirror)
-        yield made
+        yield [
+            await stack.enter_async_context(
+                mirror_of(settings, account, db, budget=budget, adopt_key=adopt_key, clock=clock)
+            )
+            for account in settings.all_accounts()
+        ]
 
 
 async def run(settings: Settings, stop: asyncio.Event, *, adopt_key: bool = False) -> None:
     """The service: every configured account, until ``stop`` is set, be it still starting.
 
-    Raises LedgerError when it cannot start.
+    Raises LedgerError when it cannot start: the database, or the account where there is one only.
     """
-    for account in settings.all_accounts():
-        keys(account)
+    if len(settings.all_accounts()) == 1:
+        keys(settings.all_accounts()[0])
     await until(stop, [asyncio.create_task(_mirror_all(settings, adopt_key=adopt_key))])
     log.info("service stopped")
 
 
 async def _mirror_all(settings: Settings, *, adopt_key: bool) -> None:
+    accounts = settings.all_accounts()
     async with database(settings) as db:
         await ready(db)
-        async with mirrors(settings, db, adopt_key=adopt_key) as all_mirrors:
-            for mirror in all_mirrors:
-                await mirror.first_contact()
-            log.info("service started", accounts=[mirror.name for mirror in all_mirrors], embedded=db.embedded)
-            async with asyncio.TaskGroup() as tasks:
-                for mirror in all_mirrors:
-                    tasks.create_task(keep_running(mirror))
+        log.info("service started", accounts=[account.name for account in accounts], embedded=db.embedded)
+        budget = Budget(settings.weight_per_minute)
+        if len(accounts) == 1:
+            await keep_running(settings, accounts[0], db, budget=budget, adopt_key=adopt_key, alone=True)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for account in accounts:
+                tasks.create_task(keep_running(settings, account, db, budget=budget, adopt_key=adopt_key))
 
 
-async def keep_running(mirror: Mirror) -> None:
-    """Run one account; when it fails in a way nobody foresaw, say so, rest, and start it again."""
+async def keep_running(
+    settings: Settings,
+    account: AccountSettings,
+    db: Database,
+    *,
+    budget: Budget | None = None,
+    adopt_key: bool = False,
+    alone: bool = False,
+) -> None:
+    """Mirror one account; when it fails, whatever the reason, say so, rest, and start it again.
+
+    An account that is ``alone`` and cannot even start has nothing to go on for: its error is raised.
+    """
+    started = False
     while True:
         try:
-            await mirror.run()
-        except* Exception as errors:
-            log.exception("account failed, starting it again", account=mirror.name, errors=str(errors))
+            async with mirror_of(settings, account, db, budget=budget, adopt_key=adopt_key) as mirror:
+                await mirror.first_contact()
+                started = True
+                await mirror.run()
+        except Exception as error:
+            if alone and not started:
+                raise
+            await _tell(db, account.name, error)
         await asyncio.sleep(ACCOUNT_PAUSE_S)
+
+
+async def _tell(db: Database, account: str, error: Exception) -> None:
+    """Say in the log and in ``status`` why an account failed. Raises nothing: the others go on."""
+    leaves = _leaves(error)
+    foreseen = all(isinstance(leaf, LedgerError) for leaf in leaves)
+    # What nobody foresaw may quote anything, a secret too: its words are for the log, which hides those.
+    words = str(leaves[0]) if foreseen else f"failed ({type(leaves[0]).__name__}), the log tells more"
+    log.error(
+        "account failed, starting it again",
+        account=account,
+        error=str(leaves[0]),
+        pause_s=ACCOUNT_PAUSE_S,
+        exc_info=None if foreseen else error,
+    )
+    writer = Writer(db.writer_url, application=f"sdx-ledger {account}")
+    try:
+        await writer.run(lambda conn: coverage.set_error(conn, account, words))
+    except Exception as refused:
+        log.error("its error could not be kept", account=account, error=str(refused))
+    finally:
+        await writer.close()
+
+
+async def verify_all(
+    settings: Settings, db: Database, account: str | None, *, strict: bool, against_venue: bool
+) -> list[verify.Report]:
+    """Every check over this account, or over all that are mirrored here; ``against_venue``: over the venue too.
+
+    Raises ConfigError, DatabaseError or VenueError; what is broken is in the reports.
+    """
+    clock = Clock()
+    reports: list[verify.Report] = []
+    async with postgres.reading(db.writer_url, application="sdx-ledger verify") as conn:
+        await postgres.check_schema(conn)
+        for name in await verify.accounts(conn, account):
+            head = await heads.read(conn, settings.data_dir, name)
+            report = await verify.verify(conn, name, now_ms=clock.now_ms(), head=head, strict=strict)
+            if against_venue:
+                found = await _ask_venue(settings, conn, name, clock)
+                report = replace(report, verdicts=(*report.verdicts, *found))
+            reports.append(report)
+    return reports
+
+
+async def _ask_venue(settings: Settings, conn: Any, name: str, clock: Clock) -> tuple[verify.Verdict, ...]:
+    account = next((one for one in settings.all_accounts() if one.name == name), None)
+    if account is None:
+        raise ConfigError(f"SDX_ACCOUNT: no key is configured for account '{name}', so its venue cannot be asked")
+    async with venue_http(settings, account, clock) as http:
+        until_ms = await reads.blocked_until_ms(conn, name)
+        if until_ms is not None:
+            http.block_until(until_ms)
+        return await verify.against_venue(conn, http, clock, name, rest_lag_s=settings.rest_lag_s)
+
+
+async def replay_all(db: Database, account: str | None, *, swap: bool) -> list[replay.Result]:
+    """The journal of this account, or of all, told again and compared. Raises DatabaseError unless run as the owner."""
+    async with AsyncExitStack() as stack:
+        reader, writer, holder = [
+            await stack.enter_async_context(
+                postgres.reading(db.owner_url, application="sdx-ledger replay", writes=True)
+            )
+            for _ in range(3)
+        ]
+        await postgres.check_schema(reader)
+        names = await verify.accounts(reader, account)
+        await stack.enter_async_context(replay.scratch(writer))
+        return [await replay.replay(reader, writer, holder, name, swap=swap) for name in names]
 
 
 async def until(stop: asyncio.Event, tasks: list[asyncio.Task[Any]]) -> None:

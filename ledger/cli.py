@@ -7,32 +7,37 @@ banned; 5 database; 130 interrupted.
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import structlog
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from ledger import __version__, app, config, demo, doctor, log
+from ledger import __version__, app, config, demo, doctor, log, replay, verify
 from ledger.config import Settings
-from ledger.db import reads
+from ledger.db import decisions, explain, reads
+from ledger.db.decisions import Decision, Meaning
 from ledger.errors import ConfigError, LedgerError
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
 from ledger.wire import embedded, pg_binaries, postgres
+from ledger.wire.clock import Clock
 
 INTERRUPTED = 130
 
@@ -51,8 +56,13 @@ db_cli = typer.Typer(
     help="The database: bring the schema up to date, find and stop the embedded server.", no_args_is_help=True
 )
 cli.add_typer(db_cli, name="db")
+discrepancy_cli = typer.Typer(
+    help="What does not fit: list it, and say what an unexplained movement of a balance was.", no_args_is_help=True
+)
+cli.add_typer(discrepancy_cli, name="discrepancy")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a `schema` field.")]
+OneAccount = Annotated[str | None, typer.Option("--account", help="Only this account; all if left out.")]
 AdoptKey = Annotated[
     bool, typer.Option("--adopt-key", help="Accept an API key that cannot be recognised as this account's.")
 ]
@@ -168,26 +178,30 @@ def finish(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> None:
 
 
 class progress_bar:
-    """A progress bar on a terminal, one JSON line per ten answers otherwise. Always on stderr."""
+    """How far a walk is, always on stderr: a bar on a terminal; otherwise JSON lines, at most one per second and one at
+    the end."""
 
     def __init__(self, account: str) -> None:
         self._account = account
         self._console = Console(stderr=True)
         self._bar: Bar | None = None
+        self._last: Progress | None = None
+        self._told_s: float | None = None
 
     def __enter__(self) -> Callable[[Progress], None]:
         if not self._console.is_terminal:
             return self._line
         self._bar = Bar(
             TextColumn("{task.description}"),
+            TextColumn("{task.fields[symbols]} symbols"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rows]} rows, {task.fields[symbols]} symbols"),
-            TimeElapsedColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} pages, {task.fields[rows]} rows"),
+            TextColumn("weight {task.fields[weight]}"),
+            TextColumn("{task.fields[left]} left"),
             console=self._console,
         )
         self._bar.start()
-        task = self._bar.add_task(self._account, total=None, rows=0, symbols=0)
+        task = self._bar.add_task(self._account, total=1, symbols="0/0", rows=0, weight="-", left="?")
         bar = self._bar
 
         def update(progress: Progress) -> None:
@@ -195,8 +209,10 @@ class progress_bar:
                 task,
                 completed=progress.answered,
                 total=progress.answered + progress.waiting,
+                symbols=f"{progress.symbols_done}/{progress.symbols}",
                 rows=progress.rows,
-                symbols=progress.symbols,
+                weight=f"{progress.weight_used}/{progress.weight_limit}",
+                left="?" if progress.left_s is None else str(timedelta(seconds=round(progress.left_s))),
             )
 
         return update
@@ -204,17 +220,21 @@ class progress_bar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+        elif self._last is not None:
+            self._tell(self._last)
 
     def _line(self, progress: Progress) -> None:
-        if progress.answered % 10 == 0:
-            line = {
-                "account": self._account,
-                "answered": progress.answered,
-                "waiting": progress.waiting,
-                "rows": progress.rows,
-                "symbols": progress.symbols,
-            }
-            typer.echo(json.dumps(line), err=True)
+        self._last = progress
+        if self._told_s is None or progress.elapsed_s - self._told_s >= 1:
+            self._tell(progress)
+
+    def _tell(self, progress: Progress) -> None:
+        self._told_s, self._last = progress.elapsed_s, None
+        numbers = asdict(progress) | {
+            "elapsed_s": round(progress.elapsed_s, 1),
+            "left_s": None if progress.left_s is None else round(progress.left_s, 1),
+        }
+        typer.echo(json.dumps({"account": self._account, **numbers}), err=True)
 
 
 @cli.command()
@@ -245,10 +265,14 @@ def print_status(rows: list[dict[str, Any]]) -> None:
         table.add_column()
         through = row["complete_through_ms"]
         table.add_row("venue", row["rest_origin"])
+        led = f"{row['leader']}, since {row['led_since']:%Y-%m-%d %H:%M:%S} UTC" if row["led"] else "NOBODY"
+        table.add_row("mirrored by", led)
         table.add_row("recovery mode", row["mode"] or "not probed yet")
         table.add_row("live", "yes" if row["live"] else "NO")
         table.add_row("complete through", moment(through) if through else "nothing yet")
         table.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
+        if row["markets_known"] is not None:
+            table.add_row("markets walked", f"{row['markets_walked']} of {row['markets_known']}")
         table.add_row("frames seen", f"{row['frames_seen']}, {row['unreadable_frames']} unreadable")
         if row["last_problem"]:
             table.add_row("last unreadable", row["last_problem"])
@@ -280,6 +304,107 @@ def doctor_command(as_json: Json = False) -> None:
             table.add_row(mark, finding.what, finding.found, finding.advice)
         Console().print(table)
     raise typer.Exit(doctor.exit_code(findings))
+
+
+@cli.command("verify")
+def verify_command(
+    against_venue: Annotated[
+        bool, typer.Option("--against-venue", help="Ask the venue too; nothing is written, here or there.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Executions known to be missing count too.")] = False,
+    account: OneAccount = None,
+    as_json: Json = False,
+) -> None:
+    """Check every invariant of the mirror: 0 all hold, 1 one does not."""
+    loaded = settings()
+    reports: list[verify.Report] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db:
+            reports.extend(await app.verify_all(loaded, db, account, strict=strict, against_venue=against_venue))
+
+    finish(work)
+    if as_json:
+        print_json("sdx-ledger/verify/1", holds=all(report.holds for report in reports), accounts=plain(reports))
+    else:
+        for report in reports:
+            print_verdicts(report)
+    raise typer.Exit(0 if all(report.holds for report in reports) else 1)
+
+
+def print_verdicts(report: verify.Report) -> None:
+    """A table of checks with the first rows that break them, and one sentence."""
+    table = Table("", "check", "what must hold", "rows", title=f"account {report.account}", title_justify="left")
+    for verdict in report.verdicts:
+        told = [verdict.meaning, *(f"[bold]{escape(row.key)}[/]: {escape(row.found)}" for row in verdict.first)]
+        if verdict.count > len(verdict.first):
+            told.append(f"… and {verdict.count - len(verdict.first)} more")
+        if verdict.note:
+            told.append(f"[dim]{escape(verdict.note)}[/]")
+        mark = "[green]ok[/]" if verdict.holds else "[red]NO[/]"
+        table.add_row(mark, verdict.name, "\n".join(told), str(verdict.count))
+    Console().print(table)
+    broken = [verdict.name for verdict in report.verdicts if not verdict.holds]
+    what = f"{', '.join(broken)} broken" if broken else f"all {len(report.verdicts)} checks hold"
+    typer.echo(f"{report.account}: {what}, at journal row {report.head_seq}.")
+
+
+@cli.command("replay")
+def replay_command(
+    swap: Annotated[
+        bool, typer.Option("--swap", help="Make the live rows what the journal says, where they differ.")
+    ] = False,
+    account: OneAccount = None,
+    as_json: Json = False,
+) -> None:
+    """Rebuild orders, fills, balances and transfers from the journal and compare: 0 identical, 1 they differ."""
+    loaded = settings()
+    results: list[replay.Result] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db:
+            results.extend(await app.replay_all(db, account, swap=swap))
+
+    finish(work)
+    identical = all(result.identical for result in results)
+    if as_json:
+        print_json("sdx-ledger/replay/1", identical=identical, accounts=plain(results))
+    else:
+        for result in results:
+            print_replayed(result)
+    raise typer.Exit(0 if identical else 1)
+
+
+def print_replayed(result: replay.Result) -> None:
+    """One line per table, the first rows that differ, and one sentence."""
+    table = Table("", "table", "rows", "only here", "only in the journal", "different", "SHA-256 of the dump")
+    for one in result.tables:
+        mark = "[green]=[/]" if one.identical else "[red]≠[/]"
+        numbers = (one.live_rows, one.only_live, one.only_replayed, one.changed)
+        digests = one.live_sha256 if one.identical else f"{one.live_sha256} here\n{one.replayed_sha256} replayed"
+        table.add_row(mark, one.table, *(str(number) for number in numbers), digests)
+    Console().print(table)
+    for one in result.tables:
+        for d in one.first:
+            typer.echo(f"{one.table} {d.key} {d.column}: {d.live} here, {d.replayed} by the journal")
+    what = "identical" if result.identical else "the live rows are not what the journal says"
+    if result.swap_seq is not None:
+        what += f"; they were corrected, which is journal row {result.swap_seq}"
+    typer.echo(f"{result.account}: {what}, at journal row {result.through_seq}.")
+
+
+def plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Dataclasses as JSON has them, whether each holds or is identical included."""
+
+    def told(one: Any) -> Any:
+        if isinstance(one, tuple | list):
+            return [told(part) for part in one]
+        if not is_dataclass(one):
+            return one
+        judged = {name: getattr(one, name) for name in ("holds", "identical") if hasattr(one, name)}
+        return {field.name: told(getattr(one, field.name)) for field in fields(one)} | judged
+
+    return [told(row) for row in rows]
 
 
 @cli.command("export")
@@ -318,7 +443,8 @@ def sandbox_command(
         Path | None, typer.Option(help="JSON file of scripted faults.", exists=True, dir_okay=False)
     ] = None,
     rate: Annotated[float, typer.Option(help="Trading actions per second.")] = 5.0,
-    history: Annotated[int, typer.Option(help="Past orders to begin with.")] = 0,
+    history: Annotated[int, typer.Option(min=0, help="Past orders to begin with, over 12 symbols.")] = 0,
+    history_days: Annotated[int, typer.Option(min=1, help="Days over which the past orders are spread.")] = 90,
     weight: Annotated[int, typer.Option("--weight-per-minute", help="REST weight it allows per minute.")] = 1200,
     child: Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input ends.")] = False,
 ) -> None:
@@ -333,6 +459,7 @@ def sandbox_command(
             faults_path=faults,
             rate=rate,
             history=history,
+            history_days=history_days,
             weight_per_minute=weight,
         )
         ends = [end_of_stdin()] if child else []
@@ -369,6 +496,86 @@ def demo_command(
     if until_signal(work):
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(0 if proven else 1)
+
+
+@discrepancy_cli.command("list")
+def discrepancy_list(
+    settled: Annotated[bool, typer.Option("--all", help="Those that are settled as well.")] = False,
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what does not fit, the newest first; at most 10,000."""
+    loaded = settings()
+    rows: list[dict[str, Any]] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
+            await postgres.check_schema(conn)
+            rows.extend(await explain.discrepancies(conn, account, settled=settled))
+
+    finish(work)
+    if as_json:
+        print_json("sdx-ledger/discrepancies/1", discrepancies=rows)
+    elif not rows:
+        typer.echo("nothing to settle" if not settled else "none so far")
+    else:
+        print_discrepancies(rows)
+
+
+def print_discrepancies(rows: list[dict[str, Any]]) -> None:
+    """One line each, for a person."""
+    table = Table("account", "id", "kind", "subject", "amount", "expected", "actual", "settled")
+    for row in rows:
+        amount = "" if row["residual"] is None else f"{row['residual']:+f}"
+        told = [row["expected"] or "", row["actual"] or "", row["resolution"] or ""]
+        table.add_row(row["account"], str(row["discrepancy_id"]), row["kind"], row["subject"], amount, *told)
+    Console().print(table)
+
+
+@discrepancy_cli.command("resolve")
+def discrepancy_resolve(
+    discrepancy_id: Annotated[int, typer.Argument(metavar="ID", help="Its number, as listed.")],
+    meaning: Annotated[str, typer.Option("--as", help=f"One of: {', '.join(decisions.MEANINGS)}.")],
+    note: Annotated[str, typer.Option(help="Why, for whoever reads the journal later.")],
+    account: Annotated[str | None, typer.Option(help="Account it belongs to; SDX_ACCOUNT if left out.")] = None,
+) -> None:
+    """Say what a discrepancy was: an unexplained movement becomes a transfer; the evidence stays."""
+    loaded = settings()
+    if meaning not in decisions.MEANINGS:
+        expected = f"expected one of {', '.join(decisions.MEANINGS)}, got '{meaning}'"
+        raise typer.BadParameter(expected, param_hint="--as")
+    done: list[Decision] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.writer_url, writes=True) as conn:
+            await postgres.check_schema(conn)
+            done.append(
+                await explain.decide(
+                    conn,
+                    account or loaded.account,
+                    discrepancy_id,
+                    cast(Meaning, meaning),
+                    note=note,
+                    user=user_name(),
+                    now_ms=Clock().now_ms(),
+                )
+            )
+
+    try:
+        finish(work)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="ID") from None
+    (decision,) = done
+    booked = f", booked as a {meaning} of {decision.amount} {decision.subject}" if decision.is_booked else ""
+    typer.echo(f"discrepancy {discrepancy_id} is settled{booked}")
+
+
+def user_name() -> str:
+    """Who types, as the system knows them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 @db_cli.command("upgrade")

@@ -75,13 +75,12 @@ async def show(settings: Settings, stop: asyncio.Event, *, seconds: int | None, 
             )
             db = await stack.enter_async_context(app.database(own))
             await app.ready(db)
-            mirrors = []
-            for one in venues:
-                its_settings = settings_for(own, one)
-                mirrors += await stack.enter_async_context(app.mirrors(its_settings, db))
             console.print(f"database: {db.writer_url}")
             reader = await stack.enter_async_context(postgres.reading(db.reader_url))
-            running = [asyncio.create_task(app.keep_running(mirror)) for mirror in mirrors]
+            running = [
+                asyncio.create_task(app.keep_running(its, its.all_accounts()[0], db))
+                for its in (settings_for(own, one) for one in venues)
+            ]
             try:
                 await watch(console, reader, venues, stop, seconds)
                 if seconds is None or stop.is_set():

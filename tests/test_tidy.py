@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import os
 import re
 import subprocess
@@ -41,7 +42,9 @@ def committed() -> list[Path]:
 
 
 def text_of(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", "replace")
+    """What a reader of the file would read: of a packed one what is in it, not the noise around."""
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8", "replace")
 
 
 def name_of(path: Path) -> str:

@@ -18,9 +18,9 @@ from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Resolution, Se
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FRAME, _ORDER, _FILL, _BALANCE = 6, 15, 15, 6
-_HEADER = 9
+_HEADER = 10
 _ARGUMENTS = _HEADER + 1 + _FRAME + _ORDER + _FILL + _BALANCE + 1
-_CALL = f"SELECT * FROM ledger.apply({', '.join(f'${n}' for n in range(1, _ARGUMENTS + 1))})"
+_PLACES = ", ".join(f"${n}" for n in range(1, _ARGUMENTS + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ def build(
     question: str | None = None,
     through_ms: int | None = None,
     clockless: bool = False,
+    lag_ms: int = 0,
     walk: WalkStep | None = None,
 ) -> Batch:
     """Lay the entries of one session out as arrays. Counts ordinals in ``memory``, so build each batch once.
@@ -152,7 +153,7 @@ def build(
     ``question`` and ``asked_seq`` belong to the single answer of a REST batch; ``through_ms`` says the stream is live
     and everything before that instant of the venue's clock is in this batch or was written before
     (0: live, but behind, so coverage stays where it is). ``clockless``: positions without a clock of the venue are
-    left out, since an older socket tells them.
+    left out, since an older socket tells them. ``lag_ms``: how far REST may trail the stream.
     """
     frames: list[Row] = []
     orders: list[Row] = []
@@ -204,6 +205,10 @@ def build(
                             "subject": fact.subject,
                             "expected": fact.expected,
                             "actual": fact.actual,
+                            "residual": fact.residual,
+                            "at_ms": fact.at_ms,
+                            "evidence_seq": fact.evidence_seq,
+                            "resolution": fact.resolution,
                         }
                     )
                 case Resolution():
@@ -213,7 +218,7 @@ def build(
                 case _:
                     assert_never(fact)
     step = None if walk is None else json.dumps(asdict(walk))
-    header = (account, session_id, source, gap_id, asked_seq, question, clockless, step, through_ms)
+    header = (account, session_id, source, gap_id, asked_seq, question, clockless, lag_ms, step, through_ms)
     return Batch(header, tuple(frames), tuple(orders), tuple(fills), tuple(balances), rare)
 
 
@@ -223,7 +228,7 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
     ``fence``: the leader's number; the database refuses one that was replaced (``wire.postgres`` raises Fenced).
     Raises what asyncpg raises; the caller sends the same batch again after a lost connection, 40001 or 40P01.
     """
-    row = await conn.fetchrow(_CALL, *batch.arguments(fence))
+    row = await conn.fetchrow(call(), *batch.arguments(fence))
     return Applied(
         row["first_seq"],
         row["last_seq"],
@@ -233,6 +238,11 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
         row["repeated"],
         row["digest"],
     )
+
+
+def call(schema: str = "ledger") -> str:
+    """The statement that hands ``Batch.arguments`` to the apply function of this schema."""
+    return f"SELECT * FROM {schema}.apply({_PLACES})"
 
 
 def _columns(rows: tuple[Row, ...], width: int) -> list[list[Any]]:

@@ -26,10 +26,13 @@ BEGIN
 END
 $$;
 
--- Open a discrepancy, once per content. The caller holds the account's lock.
-CREATE OR REPLACE FUNCTION ledger.doubt(
+DROP FUNCTION IF EXISTS ledger.doubt;
+-- Open a discrepancy, once per content. The caller holds the account's lock. p_seq: the row that tells it; p_evidence:
+-- the one that shows it, where that is another. p_residual, p_at_ms: what is unexplained of a balance at an instant.
+CREATE FUNCTION ledger.doubt(
     p_account text, p_kind text, p_subject text, p_expected text, p_actual text, p_seq bigint, p_at timestamptz,
-    p_resolution text DEFAULT NULL
+    p_resolution text DEFAULT NULL, p_residual numeric DEFAULT NULL, p_at_ms bigint DEFAULT NULL,
+    p_evidence bigint DEFAULT NULL
 ) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,10 +46,10 @@ BEGIN
     WHERE a.account = p_account RETURNING a.head_discrepancy INTO v_id;
     INSERT INTO ledger.discrepancies (
         account, discrepancy_id, kind, subject, expected, actual, digest, evidence_seq, opened_at, resolved_at,
-        resolution, seq
+        resolution, seq, residual, at_ms
     ) VALUES (
-        p_account, v_id, p_kind, p_subject, p_expected, p_actual, v_digest, p_seq, p_at,
-        CASE WHEN p_resolution IS NOT NULL THEN p_at END, p_resolution, p_seq
+        p_account, v_id, p_kind, p_subject, p_expected, p_actual, v_digest, coalesce(p_evidence, p_seq), p_at,
+        CASE WHEN p_resolution IS NOT NULL THEN p_at END, p_resolution, p_seq, p_residual, p_at_ms
     );
     RETURN 1;
 END
@@ -252,9 +255,11 @@ END
 $$;
 
 -- Bring a complete account snapshot: an absent asset is zero. Newer stream states stay, unless two snapshots at least
--- 5 s apart agree and no position of that asset came in between: then the snapshot wins whatever the clocks say.
-CREATE OR REPLACE FUNCTION ledger.bring_snapshot(
-    p_account text, p_snapshot jsonb, p_asked_ms bigint, p_asked_seq bigint, p_seq bigint
+-- 5 s, and no less than REST may trail, apart agree and no position of that asset came in between: then the snapshot wins
+-- whatever the clocks say. (Two within that time may both be of before the last position.)
+DROP FUNCTION IF EXISTS ledger.bring_snapshot;
+CREATE FUNCTION ledger.bring_snapshot(
+    p_account text, p_snapshot jsonb, p_asked_ms bigint, p_asked_seq bigint, p_lag_ms bigint, p_seq bigint
 ) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -293,7 +298,7 @@ BEGIN
                 v_changed := v_changed + 1;
                 CONTINUE;
             END IF;
-            CONTINUE WHEN p_asked_ms < v_vote.asked_ms + 5000;
+            CONTINUE WHEN p_asked_ms < v_vote.asked_ms + greatest(5000, p_lag_ms);
             v_new_ms := greatest(s.as_of_ms, v_ms);
             v_new_k := s.k + 1;
         END IF;
@@ -317,11 +322,12 @@ DROP FUNCTION IF EXISTS ledger.apply;
 -- f_*: the frames. o_*, x_*, b_*: orders, fills and balance positions, each naming its frame by its place (1 …) in f_*.
 -- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
 -- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
--- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_walk: how far the walk has
+-- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_lag_ms: REST may trail the
+-- stream by this much. p_walk: how far the walk has
 -- come with this answer (see ledger.move_walk). p_fence: the leader's number; null where nobody leads.
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
-    p_clockless boolean, p_walk jsonb, p_through_ms bigint, p_fence bigint,
+    p_clockless boolean, p_lag_ms bigint, p_walk jsonb, p_through_ms bigint, p_fence bigint,
     f_no bigint[], f_received timestamptz[], f_kind text[], f_venue_ms bigint[], f_raw bytea[], f_problem text[],
     o_frame integer[], o_symbol text[], o_id bigint[], o_status text[], o_side text[], o_type text[], o_tif text[],
     o_client text[], o_price text[], o_orig text[], o_executed text[], o_quote text[], o_created bigint[],
@@ -488,10 +494,15 @@ BEGIN
         END IF;
     END IF;
 
-    -- Settlements change which fills count, so they come before the sums.
+    -- Settlements change which fills count, so they come before the sums. An answer that may not know yet of the order's
+    -- newest move judges nothing: what it has not heard of would count against a twin.
     FOR r IN SELECT s ->> 'symbol' AS symbol, (s ->> 'order_id')::bigint AS order_id, (s ->> 'executed_qty')::numeric AS qty,
                     (s ->> 'frame')::integer AS frame
              FROM jsonb_array_elements(p_rare -> 'settlements') s
+             WHERE NOT EXISTS (
+                 SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = s ->> 'symbol'
+                 AND o.order_id = (s ->> 'order_id')::bigint
+                 AND o.updated_ms > f_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
     LOOP
         v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, f_received[r.frame]);
         others_changed := others_changed + v_rows;
@@ -583,6 +594,13 @@ BEGIN
                    ) END AS conflicts,
                    concat_ws(' ', f.side, f.side2, f.type, f.type2, f.tif, f.tif2, f.client, f.client2, f.price, f.price2,
                              f.orig, f.orig2) AS said,
+                   -- REST may lag, but what it dates as late as ours cannot have executed less. Where it gives no time
+                   -- of the change, only of the creation, and between executions of one millisecond, it still can.
+                   p_source = 'rest' AND f.executed < o.venue_executed_qty AND f.updated >= o.updated_ms
+                       AND (f.updated > o.updated_ms OR (f.updated > f.created AND 2 > (
+                           SELECT count(*) FROM ledger.fills x WHERE x.account = p_account AND x.symbol = f.symbol
+                           AND x.order_id = f.order_id AND x.executed_ms = f.updated))) AS shrank,
+                   f.executed AS said_executed, f.updated AS said_ms,
                    CASE WHEN f.end1 <> f.end2 THEN f.end1 WHEN o.status_rank = 3 AND f.end1 <> o.status THEN o.status
                    END AS one_end,
                    CASE WHEN f.end1 <> f.end2 THEN f.end2 WHEN o.status_rank = 3 AND f.end1 <> o.status THEN f.end1
@@ -638,16 +656,24 @@ BEGIN
         SELECT (SELECT count(*) FROM put),
                (SELECT jsonb_agg(jsonb_build_object(
                     'symbol', m.symbol, 'id', m.order_id, 'frame', m.frame, 'fields', m.conflicts, 'said', m.said,
-                    'held', concat_ws(' ', m.side, m.type, m.tif, m.client, m.price, m.orig),
+                    'held', concat_ws(' ', m.side, m.type, m.tif, m.client, m.price, m.orig), 'shrank', m.shrank,
+                    'held_executed', (m.old).venue_executed_qty::text,
+                    'said_executed', concat_ws(' at ', m.said_executed, m.said_ms),
                     'one_end', least(m.one_end, m.other_end), 'other_end', greatest(m.one_end, m.other_end)))
-                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL)
+                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL OR m.shrank)
         INTO orders_changed, v_conflicts;
 
         FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id') AS id, (c ->> 'frame')::integer AS frame,
                         c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
-                        c ->> 'other_end' AS other_end
+                        c ->> 'other_end' AS other_end, (c ->> 'shrank')::boolean AS shrank,
+                        c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed
                  FROM jsonb_array_elements(v_conflicts) c
         LOOP
+            IF r.shrank THEN
+                others_changed := others_changed + ledger.doubt(
+                    p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
+                    v_head + r.frame, f_received[r.frame]);
+            END IF;
             IF r.fields <> '' THEN
                 others_changed := others_changed + ledger.doubt(
                     p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
@@ -719,16 +745,19 @@ BEGIN
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         others_changed := others_changed + v_rows;
         FOR r IN SELECT d ->> 'kind' AS kind, d ->> 'subject' AS subject, d ->> 'expected' AS expected,
-                        d ->> 'actual' AS actual, (d ->> 'frame')::integer AS frame
+                        d ->> 'actual' AS actual, (d ->> 'frame')::integer AS frame, d ->> 'resolution' AS resolution,
+                        (d ->> 'residual')::numeric AS residual, (d ->> 'at_ms')::bigint AS at_ms,
+                        (d ->> 'evidence_seq')::bigint AS evidence
                  FROM jsonb_array_elements(p_rare -> 'doubts') d
         LOOP
             others_changed := others_changed + ledger.doubt(
-                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, f_received[r.frame]);
+                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, f_received[r.frame], r.resolution,
+                r.residual, r.at_ms, r.evidence);
         END LOOP;
         FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
         LOOP
             others_changed := others_changed + ledger.bring_snapshot(
-                p_account, r.snapshot, f_venue_ms[r.frame], coalesce(p_asked_seq, 0), v_head + r.frame);
+                p_account, r.snapshot, f_venue_ms[r.frame], coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
         END LOOP;
     END IF;
 
@@ -748,11 +777,11 @@ BEGIN
                 RETURNING seq, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
                                                  question, raw, problem) AS digest
             )
-            SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, string_agg(p.digest, '' ORDER BY p.seq)),
+            SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, string_agg(p.digest, '' ORDER BY p.seq)),
                    string_agg(substring(p.digest FOR 8), '' ORDER BY p.seq)
             INTO v_digest, v_marks FROM put p;
-            INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, marks, digest)
-            VALUES (p_account, last_seq, first_seq, p_clockless, v_marks, v_digest);
+            INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, lag_ms, marks, digest)
+            VALUES (p_account, last_seq, first_seq, p_clockless, p_lag_ms, v_marks, v_digest);
             IF p_question IS NOT NULL THEN
                 INSERT INTO ledger.answers (account, question, body_sha256, seq)
                 VALUES (p_account, p_question, v_hash, last_seq)

@@ -16,11 +16,11 @@ $$;
 
 -- Digest of one batch. p_before: that of the batch before, null for an account's first. p_rows: its rows' digests.
 CREATE OR REPLACE FUNCTION ledger.chain(
-    p_account text, p_before bytea, p_first_seq bigint, p_clockless boolean, p_rows bytea
+    p_account text, p_before bytea, p_first_seq bigint, p_clockless boolean, p_lag_ms bigint, p_rows bytea
 ) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT sha256(coalesce(p_before, '')
-                  || convert_to(ROW(p_account, p_first_seq, p_clockless)::text, 'UTF8') || p_rows)
+                  || convert_to(ROW(p_account, p_first_seq, p_clockless, p_lag_ms)::text, 'UTF8') || p_rows)
 $$;
 
 -- Where the chain of an account breaks first: the seq of the row and what is wrong with it. No row: the chain is whole.
@@ -57,7 +57,7 @@ BEGIN
             RETURN QUERY SELECT v_bad, 'the row is not what was written';
             RETURN;
         END IF;
-        IF ledger.chain(p_account, v_before, b.first_seq, b.clockless, v_rows) <> b.digest THEN
+        IF ledger.chain(p_account, v_before, b.first_seq, b.clockless, b.lag_ms, v_rows) <> b.digest THEN
             RETURN QUERY SELECT b.first_seq,
                 format('the digest of the rows %s to %s is not what was written', b.first_seq, b.last_seq);
             RETURN;

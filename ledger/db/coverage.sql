@@ -92,8 +92,9 @@ BEGIN
     INTO from_ms FROM ledger.coverage c WHERE c.account = p_account AND c.symbol = '*';
     UPDATE ledger.accounts a SET head_gap = a.head_gap + 1 WHERE a.account = p_account
     RETURNING a.head_gap INTO STRICT gap_id;
-    INSERT INTO ledger.gaps (account, gap_id, cause, from_ms, until_ms, opened_at)
-    VALUES (p_account, gap_id, p_cause, from_ms, p_until_ms, v_at);
+    INSERT INTO ledger.gaps (account, gap_id, cause, from_ms, until_ms, opened_at, opened_seq)
+    SELECT p_account, open_gap.gap_id, p_cause, open_gap.from_ms, p_until_ms, v_at, a.head_seq
+    FROM ledger.accounts a WHERE a.account = p_account;
     UPDATE ledger.coverage c SET live = p_live OR c.live, beat_at = CASE WHEN p_live THEN v_at ELSE c.beat_at END,
         live_through_ms = greatest(c.live_through_ms, p_until_ms)
     WHERE c.account = p_account AND c.symbol = '*';
@@ -103,18 +104,32 @@ $$;
 
 DROP FUNCTION IF EXISTS ledger.close_gap;
 -- Close a gap: every question of its walk was answered. False when it was closed before.
-CREATE FUNCTION ledger.close_gap(p_account text, p_gap_id bigint, p_complete_from_ms bigint, p_fence bigint)
-RETURNS boolean
+--
+-- p_suspect_ms: orders that the stream moved after this instant, while the gap was healed, become suspects. A frame that
+-- tells no executed quantity hides what was lost before it, and an answer of REST may not have known of the frame yet.
+-- Null where the venue tells its trades: nothing is hidden then.
+CREATE FUNCTION ledger.close_gap(
+    p_account text, p_gap_id bigint, p_complete_from_ms bigint, p_suspect_ms bigint, p_fence bigint
+) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     v_from bigint;
+    v_until bigint;
+    v_seq bigint;
 BEGIN
     PERFORM ledger.lock_account(p_account, p_fence);
     UPDATE ledger.gaps g SET closed_at = clock_timestamp()
-    WHERE g.account = p_account AND g.gap_id = p_gap_id AND g.closed_at IS NULL RETURNING g.from_ms INTO v_from;
+    WHERE g.account = p_account AND g.gap_id = p_gap_id AND g.closed_at IS NULL
+    RETURNING g.from_ms, g.until_ms, g.opened_seq INTO v_from, v_until, v_seq;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    INSERT INTO ledger.suspects AS s (account, symbol, order_id, since_ms)
+    SELECT o.account, o.symbol, o.order_id, v_until FROM ledger.orders o
+    WHERE o.account = p_account AND o.seq > v_seq AND o.updated_ms > p_suspect_ms
+      AND (o.created_ms IS NULL OR o.created_ms < v_until)
+    ORDER BY o.symbol, o.order_id
+    ON CONFLICT (account, symbol, order_id) DO UPDATE SET since_ms = greatest(s.since_ms, excluded.since_ms);
     DELETE FROM ledger.walks w WHERE w.account = p_account AND w.gap_id = p_gap_id;
     IF v_from IS NULL THEN
         UPDATE ledger.coverage c SET complete_from_ms = p_complete_from_ms

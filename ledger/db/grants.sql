@@ -2,7 +2,7 @@
 -- reader sees the contract. Views run with the rights of who asks, so the reader may select the tables beneath them.
 REVOKE ALL ON SCHEMA ledger, ledger_v1 FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA ledger FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA ledger, ledger_v1 FROM PUBLIC;
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sdx_writer') THEN
@@ -10,14 +10,16 @@ BEGIN
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_writer;
         GRANT INSERT ON ALL TABLES IN SCHEMA ledger TO sdx_writer;
         GRANT UPDATE ON ledger.accounts, ledger.answers, ledger.orders, ledger.fills, ledger.balances,
-            ledger.balance_history, ledger.snapshot_votes, ledger.gaps, ledger.walks, ledger.coverage,
+            ledger.balance_history, ledger.snapshot_votes, ledger.gaps, ledger.walks, ledger.suspects, ledger.coverage,
             ledger.discrepancies, ledger.markets, ledger.explained, ledger.leases, ledger.venue_state TO sdx_writer;
-        GRANT DELETE ON ledger.snapshot_votes, ledger.walks TO sdx_writer;
-        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger TO sdx_writer;
+        GRANT DELETE ON ledger.snapshot_votes, ledger.walks, ledger.suspects TO sdx_writer;
+        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, ledger_v1 TO sdx_writer;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sdx_reader') THEN
         GRANT USAGE ON SCHEMA ledger, ledger_v1 TO sdx_reader;
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_reader;
+        GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger_v1 TO sdx_reader;
+        GRANT EXECUTE ON FUNCTION ledger.truth_at TO sdx_reader;
     END IF;
 END
 $$;

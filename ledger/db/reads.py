@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from ledger.facts.types import Fill, Order
+
 OrderKey = tuple[str, int]
 """(symbol, order id)"""
 
@@ -20,7 +22,7 @@ class Known:
 
     ``open_orders``: not terminal here. ``untold``: known from the stream or a trade only, so most fields are null.
     ``missing``: the venue executed more than the fills tell. ``disputed``: two terminal states were told, which only
-    GET order can decide.
+    GET order can decide. ``covered``: markets that were walked before, so that a gap is all there is to walk.
     """
 
     head_seq: int
@@ -29,6 +31,7 @@ class Known:
     untold: tuple[OrderKey, ...]
     missing: tuple[OrderKey, ...]
     disputed: tuple[OrderKey, ...] = ()
+    covered: frozenset[str] = frozenset()
 
 
 async def known_state(conn: Any, account: str, *, missing: bool = True) -> Known:
@@ -44,12 +47,34 @@ async def known_state(conn: Any, account: str, *, missing: bool = True) -> Known
         await _orders(conn, account, "status IS NULL OR orig_qty IS NULL"),
         await _orders(conn, account, "venue_executed_qty > fills_qty") if missing else (),
         await _disputed(conn, account),
+        frozenset(await _covered(conn, account)),
     )
 
 
 async def head_seq(conn: Any, account: str) -> int:
     """seq of the account's newest journal row, 0 before the first."""
     return await conn.fetchval("SELECT head_seq FROM ledger.accounts WHERE account = $1", account) or 0
+
+
+async def head(conn: Any, account: str, seq: int) -> tuple[int, str | None, str | None]:
+    """seq of the newest journal row, the digest of the journal up to it, and of that up to ``seq``; hex, or None where
+    nothing is kept and where no batch ends there."""
+    row = await conn.fetchrow(
+        """
+        SELECT a.head_seq, encode(a.head_digest, 'hex') AS newest, encode(b.digest, 'hex') AS there
+        FROM ledger.accounts a LEFT JOIN ledger.batches b ON b.account = a.account AND b.last_seq = $2
+        WHERE a.account = $1
+        """,
+        account,
+        seq,
+    )
+    return (0, None, None) if row is None else (row["head_seq"], row["newest"], row["there"])
+
+
+async def database_id(conn: Any) -> str:
+    """Tells this database from every other: the server's own number and the name. A copy elsewhere is another."""
+    found: str = await conn.fetchval("SELECT system_identifier || '/' || current_database() FROM pg_control_system()")
+    return found
 
 
 async def _orders(conn: Any, account: str, condition: str) -> tuple[OrderKey, ...]:
@@ -71,6 +96,11 @@ async def _disputed(conn: Any, account: str) -> tuple[OrderKey, ...]:
         ASKED_ONE_BY_ONE_MAX,
     )
     return tuple((row["symbol"], row["order_id"]) for row in rows)
+
+
+async def _covered(conn: Any, account: str) -> list[str]:
+    rows = await conn.fetch("SELECT symbol FROM ledger.coverage WHERE account = $1 AND symbol <> '*'", account)
+    return [row["symbol"] for row in rows]
 
 
 async def symbols(conn: Any, account: str) -> list[str]:
@@ -101,11 +131,14 @@ async def active_symbols(conn: Any, account: str, *, since_seq: int) -> list[str
 
 
 async def provisional_orders(conn: Any, account: str, *, until_ms: int) -> list[OrderKey]:
-    """Orders with provisional fills, all of them executed at ``until_ms`` (venue clock) or before."""
+    """Orders with provisional fills that have been quiet since ``until_ms`` (venue clock): REST knows all of them."""
     rows = await conn.fetch(
         """
-        SELECT symbol, order_id FROM ledger.fills WHERE account = $1 AND state = 'provisional'
-        GROUP BY symbol, order_id HAVING max(stream_ms) <= $2 ORDER BY max(stream_ms) LIMIT $3
+        SELECT f.symbol, f.order_id FROM ledger.fills f
+        LEFT JOIN ledger.orders o ON o.account = f.account AND o.symbol = f.symbol AND o.order_id = f.order_id
+        WHERE f.account = $1 AND f.state = 'provisional'
+        GROUP BY f.symbol, f.order_id HAVING max(greatest(f.stream_ms, o.updated_ms)) <= $2
+        ORDER BY max(f.stream_ms), f.symbol, f.order_id LIMIT $3
         """,
         account,
         until_ms,
@@ -131,6 +164,28 @@ async def wounded_orders(conn: Any, account: str, *, until_ms: int) -> list[Orde
     return [(row["symbol"], row["order_id"]) for row in rows]
 
 
+async def suspects(conn: Any, account: str, *, until_ms: int) -> list[OrderKey]:
+    """Orders that moved while a gap was healed and have been quiet since ``until_ms`` (venue clock)."""
+    rows = await conn.fetch(
+        """
+        SELECT s.symbol, s.order_id FROM ledger.suspects s JOIN ledger.orders o USING (account, symbol, order_id)
+        WHERE s.account = $1 AND o.updated_ms <= $2 ORDER BY s.symbol, s.order_id LIMIT $3
+        """,
+        account,
+        until_ms,
+        ASKED_ONE_BY_ONE_MAX,
+    )
+    return [(row["symbol"], row["order_id"]) for row in rows]
+
+
+async def stream_key(conn: Any, account: str) -> tuple[bytes, int] | None:
+    """SHA-256 of the listen key last used and when the venue last confirmed it (venue clock, ms); None: none yet."""
+    row = await conn.fetchrow(
+        "SELECT key_digest, key_ms FROM ledger.venue_state WHERE account = $1 AND key_digest IS NOT NULL", account
+    )
+    return None if row is None else (row["key_digest"], row["key_ms"])
+
+
 async def balances(conn: Any, account: str) -> dict[str, tuple[Decimal, Decimal]]:
     """asset -> (free, locked)"""
     rows = await conn.fetch("SELECT asset, free, locked FROM ledger.balances WHERE account = $1", account)
@@ -141,6 +196,63 @@ async def snapshot_in_doubt(conn: Any, account: str) -> bool:
     """Whether a snapshot disagreed with a newer-looking stream state; a second one 5 s later decides."""
     found: bool = await conn.fetchval("SELECT EXISTS (SELECT FROM ledger.snapshot_votes WHERE account = $1)", account)
     return found
+
+
+async def missed_since_ms(conn: Any, account: str, orders: Sequence[Order], fills: Sequence[Fill]) -> int | None:
+    """Since when the stream, live all the time, cannot have told what REST tells here (venue clock, ms).
+
+    None: nothing of it is news, or no stream was live without a gap since before it happened. Sources: the rows of one
+    answer against what is stored. An order whose change has no time of its own (where REST gives only its creation)
+    counts if it was stored before, since the last gap's end; orders that lost fills (``wounded``) may lag behind what
+    the stream tells and are judged by their status alone.
+    """
+    since_ms: int | None = await conn.fetchval(
+        """
+        WITH steady AS (
+            SELECT max(g.until_ms) AS since_ms FROM ledger.gaps g WHERE g.account = $1
+            HAVING bool_and(g.closed_at IS NOT NULL)
+               AND (SELECT c.live FROM ledger_v1.coverage c WHERE c.account = $1 AND c.symbol = '*')
+        ), told AS (
+            SELECT u.symbol, u.order_id, ledger.status_rank(u.status) AS rank, u.executed::numeric AS executed,
+                   coalesce(u.updated_ms, u.created_ms) AS at_ms,
+                   u.updated_ms IS NULL OR u.updated_ms <= u.created_ms AS timeless
+            FROM unnest($2::text[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::bigint[])
+                 AS u(symbol, order_id, status, executed, created_ms, updated_ms)
+        ), traded AS (
+            SELECT * FROM unnest($8::text[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::bigint[])
+                 AS u(symbol, order_id, trade_id, price, qty, at_ms)
+        )
+        SELECT min(news.at_ms) FROM (
+            SELECT greatest(t.at_ms, s.since_ms) AS at_ms FROM steady s CROSS JOIN told t
+            LEFT JOIN ledger.orders o ON o.account = $1 AND o.symbol = t.symbol AND o.order_id = t.order_id
+            WHERE (t.at_ms > s.since_ms OR (t.timeless AND o.account IS NOT NULL))
+              AND (o.account IS NULL OR t.rank > o.status_rank
+                   OR (NOT o.wounded AND t.executed > greatest(o.venue_executed_qty, (
+                       SELECT coalesce(sum(f.qty), 0) FROM ledger.fills f WHERE f.account = $1
+                       AND f.symbol = t.symbol AND f.order_id = t.order_id AND f.state <> 'voided'))))
+            UNION ALL
+            SELECT t.at_ms FROM steady s CROSS JOIN traded t
+            WHERE t.at_ms > s.since_ms AND NOT EXISTS (
+                SELECT FROM ledger.fills f WHERE f.account = $1 AND f.symbol = t.symbol AND f.order_id = t.order_id
+                AND (f.trade_id = t.trade_id OR (f.trade_id IS NULL AND f.price = t.price::numeric
+                     AND f.qty = t.qty::numeric AND abs(f.stream_ms - t.at_ms) <= 1000)))
+        ) news
+        """,
+        account,
+        [order.symbol for order in orders],
+        [order.order_id for order in orders],
+        [order.status for order in orders],
+        [order.executed_qty for order in orders],
+        [order.created_ms for order in orders],
+        [order.updated_ms for order in orders],
+        [fill.symbol for fill in fills],
+        [fill.order_id for fill in fills],
+        [fill.trade_id for fill in fills],
+        [fill.price for fill in fills],
+        [fill.qty for fill in fills],
+        [fill.executed_ms for fill in fills],
+    )
+    return since_ms
 
 
 async def blocked_until_ms(conn: Any, account: str) -> int | None:
@@ -166,10 +278,14 @@ async def knows_any_order(conn: Any, account: str, keys: Sequence[OrderKey]) -> 
 
 
 async def status(conn: Any) -> list[dict[str, Any]]:
-    """One row per account: health, gaps and counts, as ``status`` shows them."""
+    """One row per account: health, gaps and counts, as ``status`` shows them.
+
+    ``markets_walked`` of ``markets_known`` are through with every open gap; null while none is open.
+    """
     rows = await conn.fetch(
         """
-        SELECT a.account, a.rest_origin, v.mode, c.live, c.complete_from_ms, c.complete_through_ms,
+        SELECT a.account, a.rest_origin, l.host IS NOT NULL AS led, l.host AS leader, l.taken_at AS led_since,
+               v.mode, c.live, c.complete_from_ms, c.complete_through_ms,
                a.stream_frames AS frames_seen, a.unreadable_frames, a.head_seq,
                (SELECT count(*) FROM ledger.gaps g WHERE g.account = a.account AND g.closed_at IS NULL) AS open_gaps,
                a.head_gap AS gaps,
@@ -185,7 +301,21 @@ async def status(conn: Any) -> list[dict[str, Any]]:
         FROM ledger.accounts a
         LEFT JOIN ledger_v1.coverage c ON c.account = a.account AND c.symbol = '*'
         LEFT JOIN ledger.venue_state v ON v.account = a.account
+        LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > clock_timestamp()
         ORDER BY a.account
         """
     )
-    return [dict(row) for row in rows]
+    return [dict(row) | await _markets(conn, row["account"], row["open_gaps"]) for row in rows]
+
+
+async def _markets(conn: Any, account: str, open_gaps: int) -> dict[str, int | None]:
+    """How many markets are through with every open gap, of how many there are."""
+    if not open_gaps:
+        return {"markets_walked": None, "markets_known": None}
+    walked = await conn.fetch(
+        "SELECT symbol, walked_gap >= (SELECT max(gap_id) FROM ledger.gaps WHERE account = $1 AND closed_at IS NULL)"
+        " AS is_through FROM ledger.coverage WHERE account = $1 AND symbol <> '*'",
+        account,
+    )
+    known = {row["symbol"] for row in walked} | set(await symbols(conn, account))
+    return {"markets_walked": sum(bool(row["is_through"]) for row in walked), "markets_known": len(known)}

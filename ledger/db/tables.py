@@ -44,6 +44,7 @@ DISTRIBUTED = frozenset(
         "transfers",
         "gaps",
         "walks",
+        "suspects",
         "coverage",
         "discrepancies",
         "markets",
@@ -163,6 +164,7 @@ batches = _table(
     Column("last_seq", BigInteger, nullable=False, comment="last journal row of the batch"),
     Column("first_seq", BigInteger, nullable=False, comment="first journal row of the batch"),
     _flag("clockless", "positions without a venue clock were left out: an older socket tells them"),
+    _count("lag_ms", "how far REST was taken to trail the stream, ms"),
     Column(
         "marks",
         BYTEA,
@@ -170,7 +172,10 @@ batches = _table(
         comment="first 8 bytes of each row's digest, in order: finds the row that differs",
     ),
     Column(
-        "digest", BYTEA, nullable=False, comment="SHA-256 of the digest before, clockless and all row digests in order"
+        "digest",
+        BYTEA,
+        nullable=False,
+        comment="SHA-256 of the digest before, clockless, lag_ms and all row digests in order",
     ),
     CheckConstraint("first_seq <= last_seq", name="batches_rows_are_in_order"),
     comment="The chain over the journal: one row per call that wrote it. Append-only.",
@@ -427,6 +432,7 @@ gaps = _table(
     _ms("from_ms", "last instant known to be covered, venue clock; null: from the beginning", null=True),
     _ms("until_ms", "when the stream was live again, venue clock"),
     _at("opened_at", "when the row was written, database clock"),
+    _count("opened_seq", "newest journal row when it was written"),
     _at("closed_at", "when the walk over REST was complete; null: open", null=True),
     _count("fills_found", "fills the walk brought that were not known", Integer),
     _count("orders_changed", "orders the walk changed", Integer),
@@ -448,6 +454,16 @@ walks = _table(
     _count("answers", "answers so far", Integer),
     _count("rows", "rows so far"),
     comment="How far the walk of an open gap has come, moved with the rows; gone once the gap is closed.",
+)
+
+suspects = _table(
+    "suspects",
+    ("account", "symbol", "order_id"),
+    _text("account", "account that placed the order"),
+    _text("symbol", "market"),
+    Column("order_id", BigInteger, nullable=False, comment="the venue's order id"),
+    _ms("since_ms", "end of the gap in which fills of the order may have been lost, venue clock"),
+    comment="Orders that moved while a gap was healed: asked for once more when they have been quiet, then gone.",
 )
 
 coverage = _table(
@@ -519,7 +535,7 @@ explained = _table(
     _text("asset", "asset"),
     _ms("base_ms", "instant of the first balance truth: what was before explains itself"),
     _amount("base_total", "free + locked at that instant"),
-    _ms("through_ms", "instant of the newest balance truth that was judged"),
+    _ms("through_ms", "instant up to which everything is explained"),
     _amount("total", "free + locked at that instant"),
     _amount("effects", "what fills, fees and transfers between the two instants add up to"),
     _amount("residual", "unexplained so far: total - base_total - effects, once seen twice"),
@@ -554,6 +570,10 @@ venue_state = _table(
     ),
     _at("probed_at", "when the venue's capabilities were last probed", null=True),
     _ms("blocked_until_ms", "the venue asked for silence until then, this machine's clock", null=True),
+    Column(
+        "key_digest", BYTEA, nullable=True, comment="SHA-256 of the listen key last used; the key itself is not kept"
+    ),
+    _ms("key_ms", "when the venue last confirmed that listen key, venue clock", null=True),
     Column("weight_used", Integer, nullable=True, comment="REST weight spent in the last minute"),
     _text("last_error", "newest error of the service, without secrets", null=True),
     _at("last_error_at", "when it happened", null=True),

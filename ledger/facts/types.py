@@ -103,6 +103,14 @@ class Doubt:
     subject: str
     expected: str | None
     actual: str | None
+    residual: Exact | None = None
+    """An unexplained amount, signed as the balance moved."""
+    at_ms: int | None = None
+    """Instant of the balance that shows it."""
+    evidence_seq: int | None = None
+    """The journal row that shows it; None: the row that carries this fact."""
+    resolution: str | None = None
+    """How it was settled at once; None: it is open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,10 @@
 Pure: no clock, no I/O. A ``Walk`` is told every answer and says what to ask next; when it has nothing left to ask,
 the stretch of time it was made for is complete in the mode at hand. Absence proves nothing: an order open here and
 absent from openOrders is asked for by itself. Pages overlap on purpose (inclusive starts); merges make that free.
+
+A market that was never walked before is walked from the beginning, whatever the stretch (a mere guess only once it
+shows orders): so every market of ``coverage`` is known from one and the same day on. Every answer of a gap's walk comes
+with a ``WalkStep``; a walk that is given the steps of one that was broken off goes on from there.
 """
 
 from __future__ import annotations
@@ -10,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from ledger.db.apply import WalkStep
 from ledger.db.reads import Known, OrderKey
-from ledger.facts.types import Fill, Order, Snapshot
+from ledger.facts.types import Doubt, Fill, Order, Snapshot
+from ledger.reconcile.course import UNREACHABLE, Course
 from ledger.venue import requests
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
@@ -25,9 +31,8 @@ CANDIDATES_MAX = 60
 SINGLES_MAX = 100
 """Orders one walk asks for singly, and orders whose missing trades it asks for: the rest waits for the next walk."""
 DAY_S = 86_400
-DAY_MS = DAY_S * 1000
 
-_ASK = {"allOrders": requests.all_orders, "myTrades": requests.my_trades}
+_KINDS = ("allOrders", "myTrades")
 
 # What assets are usually priced in, tried in this order when a symbol must be guessed from the assets held.
 _QUOTES = ("USDT", "USDC", "BTC", "ETH", "BNB", "EUR", "USD")
@@ -45,10 +50,26 @@ class Scope:
     strict: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """What a walk is for. ``gap_id``: the oldest gap it heals, which remembers its steps (None: there is none).
+
+    ``covers``: a market walked to its end is known over every gap up to this one (None: nothing is known by it).
+    ``fresh_ms``: answers asked for since then (venue clock) tell everything that is to be healed. ``steps``: those of
+    the walk that was broken off.
+    """
+
+    gap_id: int | None = None
+    covers: int | None = None
+    fresh_ms: int = 0
+    steps: tuple[WalkStep, ...] = ()
+
+
 @dataclass(slots=True)
 class Walk:
     """The state of one walk. ``trades``, ``markets``: the venue has myTrades, exchangeInfo. ``configured``: symbols
-    the user named. ``now_ms``: when it began, venue clock."""
+    the user named. ``now_ms``: when it began, venue clock. ``beginning_ms``: how far back to go at all; None: to the
+    first order there is."""
 
     scope: Scope
     known: Known
@@ -58,13 +79,17 @@ class Walk:
     now_ms: int = 0
     refused: frozenset[str] = frozenset()
     """Symbols the venue does not know; guesses only, a symbol with orders is never in here."""
+    healing: Healing = field(default_factory=Healing)
+    beginning_ms: int | None = None
+    stuck: list[str] = field(default_factory=list)
+    """What the venue's paging could not be made to tell or told askew, in words."""
+    _courses: dict[tuple[str, str], Course] = field(default_factory=dict)
     _symbols: set[str] = field(default_factory=set)
     _guesses: set[str] = field(default_factory=set)
-    _listed: frozenset[str] | None = None
+    _listed: dict[str, None] | None = None
     _asked: set[str] = field(default_factory=set)
     _confirmed: set[OrderKey] = field(default_factory=set)
-    stuck: list[str] = field(default_factory=list)
-    """What the venue's paging could not be made to tell, in words."""
+    _doubts: list[Doubt] = field(default_factory=list)
 
     def first(self) -> list[Request]:
         """What to ask before anything is known: the resting orders, the account, then symbol by symbol."""
@@ -94,35 +119,51 @@ class Walk:
             absent = [key for key in self.known.open_orders if key not in self._confirmed]
             nexts += [requests.query_order(symbol, order_id) for symbol, order_id in absent]
         elif request.kind == "exchangeInfo":
-            self._listed = frozenset(market.symbol for market in page.markets)
-        elif request.kind in ("allOrders", "myTrades"):
-            if page.rows >= requests.LIMIT_MAX:
-                nexts += self._next_page(request, page)
-            else:
-                nexts += self._next_window(request)
-            if request.kind == "allOrders" and page.rows and self.trades and request.symbol in self._guesses:
-                nexts.append(requests.my_trades(request.symbol, start_ms=self._start_ms() or 0))
+            self._listed = dict.fromkeys(market.symbol for market in page.markets)
+        elif request.kind in _KINDS:
+            nexts += self._next_page(request, page)
         return self._fresh(nexts)
 
-    def too_wide(self, request: Request) -> list[Request]:
-        """The venue takes no open end (-1127): ask day by day from where the walk starts.
+    def step(self, request: Request, page: Page, asked_ms: int) -> WalkStep | None:
+        """How far the walk has come with the answer that was just told; to be kept along with its rows, or None."""
+        course = self._course(request)
+        if course is None or course.has_holes:
+            return None  # a walk that starts again must meet the hole again
+        covers = self.healing.covers if self._is_through(course.symbol) else None
+        if self.healing.gap_id is None and covers is None:
+            return None
+        # REST may lag: rows of the last minute before the question may have been left out.
+        sure_ms = max(0, min(asked_ms, course.end_ms or asked_ms) - OVERLAP_MS)
+        return WalkStep(
+            gap_id=self.healing.gap_id,
+            symbol=course.symbol,
+            kind=course.kind,
+            start_ms=sure_ms if course.done else min(course.start_ms, sure_ms),
+            end_ms=None if course.done else course.end_ms,
+            asked_ms=asked_ms,
+            done=course.done,
+            rows=page.rows,
+            covers=covers,
+            from_ms=self.scope.from_ms if self.scope.strict and self.scope.from_ms is not None else self.beginning_ms,
+        )
 
-        A walk from the beginning starts nowhere in particular and would be twenty thousand days: it gets the newest
-        page, and says so.
-        """
-        assert request.symbol is not None
-        start_ms = int(dict(request.params).get("startTime", 0))
-        if start_ms == 0:
-            self.stuck.append(
-                f"{request.kind} {request.symbol}: the venue wants spans of a day; set SDX_HISTORY_START to read more "
-                "than its newest rows"
-            )
-            return self._fresh([_ASK[request.kind](request.symbol)])
-        return self._fresh([_ASK[request.kind](request.symbol, start_ms=start_ms, end_ms=start_ms + DAY_MS - 1)])
+    def doubts(self) -> list[Doubt]:
+        """What is to be doubted since this was last asked."""
+        doubts, self._doubts = self._doubts, []
+        return doubts
+
+    def too_wide(self, request: Request) -> list[Request]:
+        """The venue takes no open end (-1127)."""
+        course = self._course(request)
+        assert course is not None, "only a course asks with an open end"
+        self._doubt(course.too_wide())
+        return [] if course.done else [course.question]
 
     def refuse(self, symbol: str) -> bool:
         """The venue does not know this symbol. True when that was only our guess."""
         self._symbols.discard(symbol)
+        for kind in _KINDS:
+            self._courses.pop((symbol, kind), None)
         return symbol in self._guesses
 
     def last(self, known: Known) -> list[Request]:
@@ -138,8 +179,24 @@ class Walk:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols walked so far."""
+        """The symbols walked so far, guesses included."""
         return tuple(sorted(self._symbols))
+
+    @property
+    def symbols_done(self) -> int:
+        """How many of them are walked to their end."""
+        return len(self._symbols - {course.symbol for course in self._courses.values() if not course.done})
+
+    def pages_left(self) -> float:
+        """Pages of history still to come beyond the questions that are known, as far as anybody can tell.
+
+        A course that has begun goes on at its pace: as many pages per stretch of time as so far. One that has not is
+        taken for as long as the average of those that have ended.
+        """
+        ended = [course.pages for course in self._courses.values() if course.done and course.pages]
+        usual = sum(ended) / len(ended) if ended else 1.0
+        told = [course.pages_left() for course in self._courses.values() if not course.done]
+        return sum(max(0.0, (usual if pages is None else pages) - 1.0) for pages in told)
 
     @property
     def _everywhere(self) -> bool:
@@ -151,68 +208,95 @@ class Walk:
             return self.scope.symbols is None or symbol in self.scope.symbols
         return self.scope.symbols is None or symbol not in self.known.symbols
 
-    def _start_ms(self) -> int | None:
-        return None if self.scope.from_ms is None else max(0, self.scope.from_ms - OVERLAP_MS)
+    def _course(self, request: Request) -> Course | None:
+        """The course a question belongs to; trades of a single order belong to none."""
+        if request.symbol is None or request.order_id is not None:
+            return None
+        return self._courses.get((request.symbol, request.kind))
 
     def _walk_symbols(self, names: Iterable[str]) -> Iterator[Request]:
         for symbol in names:
             if symbol in self._symbols or symbol in self.refused:
                 continue
             self._symbols.add(symbol)
-            # From the beginning means from the first millisecond: without a start the venue gives the newest page.
-            start_ms = self._start_ms() or 0
-            yield requests.all_orders(symbol, start_ms=start_ms)
+            yield from self._begin(symbol, "allOrders")
             # A guess that turns out to have no orders has no trades either, and need not be asked.
             if self.trades and symbol not in self._guesses:
-                yield requests.my_trades(symbol, start_ms=start_ms)
+                yield from self._begin(symbol, "myTrades")
 
-    def _next_page(self, request: Request, page: Page) -> list[Request]:
-        assert request.symbol is not None
-        cursor = dict(request.params)
-        if request.order_id is not None:
-            if page.last_id is None:
-                return []
-            return [requests.my_trades(request.symbol, order_id=request.order_id, from_id=page.last_id)]
-        start_ms = int(cursor.get("startTime", 0))
-        if page.first_ms is None or page.last_ms is None:
-            return []
-        if page.first_ms < start_ms:
-            self.stuck.append(
-                f"{request.kind} {request.symbol}: asked from {start_ms}, got rows from {page.first_ms}: "
-                "the venue ignores startTime, so only its newest rows can be read"
-            )
-            return []
-        next_ms = page.last_ms
-        if next_ms <= start_ms:
-            # A whole page within one millisecond: going on from the next one would skip what did not fit.
-            self.stuck.append(
-                f"{request.kind} {request.symbol}: {page.rows} rows within the millisecond {start_ms}, "
-                "the venue cannot be asked for the rest"
-            )
-            next_ms = start_ms + 1
-        if "endTime" in cursor:
-            end_ms = int(cursor["endTime"])
-            if next_ms > end_ms:
-                return self._next_window(request)
-            return [_ASK[request.kind](request.symbol, start_ms=next_ms, end_ms=end_ms)]
-        return [_ASK[request.kind](request.symbol, start_ms=next_ms)]
+    def _begin(self, symbol: str, kind: str) -> Iterator[Request]:
+        """Begin a course, or go on with it where an earlier walk was broken off."""
+        if (symbol, kind) in self._courses:
+            return
+        is_new = not (symbol in self.known.covered or symbol in self._guesses or self.scope.strict)
+        if is_new or self.scope.from_ms is None:
+            # From the beginning means from the first millisecond: without a start the venue gives the newest page.
+            start_ms = self.beginning_ms or 0
+        else:
+            start_ms = max(0, self.scope.from_ms - OVERLAP_MS)
+        from_first = is_new or self.scope.from_ms is None
+        course = Course(symbol, kind, start_ms, self.now_ms, from_first=from_first)
+        before = next((one for one in self.healing.steps if (one.symbol, one.kind) == (symbol, kind)), None)
+        if before is not None:
+            course.start_ms, course.end_ms, course.rows = before.start_ms, before.end_ms, before.rows
+            course.done = before.done and before.asked_ms >= self.healing.fresh_ms
+        self._courses[symbol, kind] = course
+        if not course.done:
+            yield course.question
 
-    def _next_window(self, request: Request) -> list[Request]:
-        """The day after a day that is told to its end; nothing where the question had no end, or that day is today."""
-        assert request.symbol is not None
-        end_ms = int(dict(request.params).get("endTime", self.now_ms))
-        if end_ms >= self.now_ms:
-            return []
-        return [_ASK[request.kind](request.symbol, start_ms=end_ms + 1, end_ms=end_ms + DAY_MS)]
+    def _is_through(self, symbol: str) -> bool:
+        """Whether everything of this market is told. A guess without orders is no market of this account."""
+        courses = [course for course in self._courses.values() if course.symbol == symbol]
+        if any(not course.done or course.has_holes for course in courses):
+            return False
+        return symbol not in self._guesses
+
+    def _next_page(self, request: Request, page: Page) -> Iterator[Request]:
+        course = self._course(request)
+        if course is None:
+            yield from self._next_of_order(request, page)
+            return
+        self._doubt(course.take(page))
+        if course.rows and course.symbol in self._guesses:
+            # A guess that has orders is a market, to be walked as one: from the beginning, and its trades too.
+            self._guesses.discard(course.symbol)
+            if not course.from_first:
+                del self._courses[course.symbol, course.kind]
+            for kind in _KINDS if self.trades else _KINDS[:1]:
+                yield from self._begin(course.symbol, kind)
+        if self._course(request) is course and not course.done:
+            yield course.question
+
+    def _next_of_order(self, request: Request, page: Page) -> Iterator[Request]:
+        """The next trades of a single order, by trade id."""
+        if page.rows < requests.LIMIT_MAX or request.symbol is None or request.order_id is None:
+            return
+        if page.last_id is None:
+            subject = f"{request.kind} {request.symbol}/{request.order_id}: a full page tells no ids"
+            self._doubt([Doubt(UNREACHABLE, subject, None, None)])
+            return
+        yield requests.my_trades(request.symbol, order_id=request.order_id, from_id=page.last_id)
+
+    def _doubt(self, doubts: Iterable[Doubt]) -> None:
+        for doubt in doubts:
+            self._doubts.append(doubt)
+            told = doubt.actual and f": expected {doubt.expected}, got {doubt.actual}"
+            self.stuck.append(f"{doubt.subject}{told or ''}")
 
     def _candidates(self, snapshot: Snapshot) -> list[str]:
-        """Symbols made of the assets held: nothing else points to orders that came and went unseen there."""
+        """Symbols made of the assets held: nothing else points to orders that came and went unseen there.
+
+        Where the venue lists its markets, a walk from the beginning tries every one of them after those.
+        """
         assets = [balance.asset for balance in snapshot.balances]
         quotes = [quote for quote in _QUOTES if quote in assets]
         told = {*self.known.symbols, *self.configured}
         guesses = [f"{asset}{quote}" for quote in quotes for asset in assets if asset != quote]
         listed = [guess for guess in guesses if self._listed is None or guess in self._listed]
-        return [guess for guess in listed if guess not in told][:CANDIDATES_MAX]
+        likely = [guess for guess in listed if guess not in told][:CANDIDATES_MAX]
+        if self._listed is None or self.scope.from_ms is not None:
+            return likely
+        return list(dict.fromkeys((*likely, *(symbol for symbol in self._listed if symbol not in told))))
 
     def _fresh(self, wanted: Iterable[Request]) -> list[Request]:
         fresh = []

@@ -2,14 +2,14 @@
 
 Always holds: answers go through the same ``db.apply.apply`` as stream frames, on a connection of their own; a gap is
 closed only after every question of its walk was answered; stopped anywhere, the gap is still open and the next walk
-repeats it without harm. An error is never read as "empty".
+goes on where this one was: its steps move in the same transaction as the rows. An error is never read as "empty".
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -17,14 +17,15 @@ from uuid import uuid4
 import structlog
 
 from ledger.db import apply, coverage, reads
-from ledger.db.apply import Applied, Entry
+from ledger.db.apply import Applied, Entry, WalkStep
 from ledger.db.coverage import Gap
 from ledger.db.reads import Known
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
-from ledger.facts.types import Doubt, Fact, Snapshot
+from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
 from ledger.reconcile import check, plan
-from ledger.reconcile.plan import Scope, Walk
+from ledger.reconcile.explain import Explainer
+from ledger.reconcile.plan import Healing, Scope, Walk
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.venue import capabilities, requests, rest_pages
 from ledger.venue.capabilities import Capabilities
@@ -40,12 +41,18 @@ POLL_S = 1.0
 """How often open gaps and provisional fills are looked for."""
 PROBE_EVERY_S = 86_400.0
 VOTE_AFTER_S = 5.0
-"""Two snapshots that must agree are at least this far apart."""
+"""Two snapshots that must agree are at least this far apart, and no less than REST may trail."""
 FAILURE_PAUSE_MAX_S = 60.0
 KEY_PAUSE_S = 300.0
 """A refused key is tried again this seldom: a person must look."""
 REQUESTS_PER_WALK_MAX = 1_000_000
 UNREADABLE_ANSWERS_MAX = 3
+LOOKS_MAX = 4
+"""How often at most balances are looked at again before the next pass."""
+TELL_PROGRESS_S = 10.0
+"""How often a long walk of the service says how far it is."""
+HEAR_WITHIN_S = 5.0
+"""What REST tells the stream tells within so long, or within SDX_REST_LAG_S where that is longer."""
 
 _UNKNOWN_SYMBOL = -1121
 _TOO_WIDE = -1127
@@ -54,12 +61,32 @@ _UNKNOWN_ORDER = frozenset({-2013, -2026, -2011})
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a walk is: questions answered and still to ask, rows read, symbols walked."""
+    """How far a walk is: questions answered and known to be asked still, rows read, symbols walked to their end of
+    those known, guesses included; ``weight_used`` of ``weight_limit`` per minute. ``left_s``: see ``time_left_s``.
+    """
 
     answered: int
     waiting: int
     rows: int
+    symbols_done: int
     symbols: int
+    weight_used: int
+    weight_limit: int
+    elapsed_s: float
+    left_s: float | None
+
+
+def time_left_s(
+    *, answers: int, elapsed_s: float, questions: float, weight: float, used: int, limit: int
+) -> float | None:
+    """An estimate of how long a walk goes on, in s; None before its first answer.
+
+    ``questions`` still to ask, guessed pages included, at the pace of those answered so far; or, if that takes longer,
+    the time in which a budget of ``limit`` per minute lets their ``weight`` through after what is ``used``.
+    """
+    if not answers:
+        return None
+    return max(questions * elapsed_s / answers, (weight + used - limit) * 60.0 / limit, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +113,19 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class _Round:
+    """One walk under way. ``quiet``: nothing is known to be missing, so what it finds the stream should have told."""
+
+    walk: Walk
+    gap: Gap | None
+    quiet: bool
+    started_s: float
+    on_progress: Callable[[Progress], None] | None
+    outcome: Outcome = field(default_factory=Outcome)
+    waiting: deque[Request] = field(default_factory=deque)
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """Settings of one account's reconciler; times in s, ``history_start_ms`` in ms (None: the first order there is)."""
 
@@ -93,10 +133,15 @@ class Rules:
     every_s: float
     symbols: tuple[str, ...] = ()
     history_start_ms: int | None = None
+    assets_of: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Reconciler:
-    """One account's reconciler. ``writer`` is its own connection; ``http`` is shared with the listen-key lease."""
+    """One account's reconciler. ``writer`` is its own connection; ``http`` is shared with the listen-key lease.
+
+    ``on_missed`` is told since when (venue clock, ms) a stream that seemed live has not brought what REST told; at most
+    once in a quiet pass.
+    """
 
     def __init__(
         self,
@@ -107,9 +152,11 @@ class Reconciler:
         clock: Clock,
         *,
         fence: int | None = None,
+        on_missed: Callable[[int], None] | None = None,
     ) -> None:
         self._account = account
         self._fence = fence
+        self._on_missed = on_missed
         self._rules = rules
         self._http = http
         self._writer = writer
@@ -124,6 +171,18 @@ class Reconciler:
         self._quiet_seq = 0
         self._quiet_no = 0
         self._vote_s: float | None = None
+        self._compared_ms = 0
+        self._explainer = Explainer(account, writer, clock, assets_of=rules.assets_of, fence=fence)
+        self._looks_left = 0
+        self._has_missed = False
+
+    @property
+    def _lag_ms(self) -> int:
+        return int(self._rules.rest_lag_s * 1000)
+
+    @property
+    def _vote_after_s(self) -> float:
+        return max(VOTE_AFTER_S, self._rules.rest_lag_s)
 
     async def run(self) -> None:
         """Heal gaps, settle provisional fills and look around quietly, until cancelled."""
@@ -159,6 +218,7 @@ class Reconciler:
         elif self._vote_s is not None and now_s >= self._vote_s:
             self._vote_s = None
             await self._compare(Outcome(), None)
+            await self._judge()
         elif now_s - self._quiet_s >= self._rules.every_s:
             await self._look_around()
         else:
@@ -178,14 +238,21 @@ class Reconciler:
         return await self._writer.run(lambda conn: reads.head_seq(conn, self._account))
 
     async def heal(self, gaps: list[Gap], *, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
-        """Walk what all these gaps span and close them."""
-        until_ms = max(gap.until_ms for gap in gaps)
+        """Walk what all these gaps, oldest first, span, and close them."""
         # REST may trail the stream: what happened just before the stream was back must have reached it.
-        await self._wait_until(until_ms + int(self._rules.rest_lag_s * 1000))
+        fresh_ms = max(gap.until_ms for gap in gaps) + self._lag_ms
+        await self._wait_until(fresh_ms)
         quiet_seq = await self._head_seq()
-        outcome = await self.walk(Scope(self._from_ms(gaps)), gap=gaps[0], on_progress=on_progress)
+        steps = await self._writer.run(lambda conn: coverage.walked(conn, self._account, gaps[0].gap_id))
+        covers = max(gap.gap_id for gap in gaps)
+        outcome = await self.walk(
+            Scope(self._from_ms(gaps)),
+            gap=gaps[0],
+            healing=Healing(gaps[0].gap_id, covers, fresh_ms, tuple(steps)),
+            on_progress=on_progress or self._progress_teller(gaps[0]),
+        )
         for gap in gaps:
-            await self._writer.run(partial(self._close_gap, gap_id=gap.gap_id))
+            await self._writer.run(partial(self._close_gap, gap=gap))
         log.info(
             "gap closed",
             account=self._account,
@@ -197,89 +264,193 @@ class Reconciler:
             orders_changed=outcome.orders_changed,
         )
         self._quiet_s, self._quiet_seq = self._clock.monotonic_s(), quiet_seq
+        self._looks_left = LOOKS_MAX
+        await self._judge()
         return outcome
 
-    async def _close_gap(self, conn: Any, gap_id: int) -> bool:
+    async def heal_symbols(
+        self, symbols: tuple[str, ...], since_ms: int | None, *, on_progress: Callable[[Progress], None] | None = None
+    ) -> Outcome:
+        """Walk these symbols alone, from ``since_ms`` (venue clock; None: the beginning). No gap is closed.
+
+        The open gaps that lie in that time have no hole in these markets afterwards.
+        """
+        gaps = await self._writer.run(lambda conn: coverage.open_gaps(conn, self._account))
+        covers, fresh_ms = 0, 0
+        for gap in gaps:
+            if since_ms is not None and (gap.from_ms is None or gap.from_ms - plan.OVERLAP_MS < since_ms):
+                break  # never past a gap that is not walked here
+            covers, fresh_ms = gap.gap_id, max(fresh_ms, gap.until_ms + self._lag_ms)
+        await self._wait_until(fresh_ms)
+        scope = Scope(since_ms, symbols, strict=True)
+        return await self.walk(scope, gap=None, healing=Healing(covers=covers), on_progress=on_progress)
+
+    async def _close_gap(self, conn: Any, gap: Gap) -> bool:
+        hidden = self._capabilities is None or self._capabilities.mode != "trades"
         return await coverage.close_gap(
-            conn, self._account, gap_id, complete_from_ms=self._rules.history_start_ms, fence=self._fence
+            conn,
+            self._account,
+            gap.gap_id,
+            complete_from_ms=self._rules.history_start_ms,
+            suspect_ms=gap.until_ms - self._lag_ms if hidden else None,
+            fence=self._fence,
         )
 
     async def walk(
-        self, scope: Scope, *, gap: Gap | None, on_progress: Callable[[Progress], None] | None = None
+        self,
+        scope: Scope,
+        *,
+        gap: Gap | None,
+        healing: Healing | None = None,
+        quiet: bool = False,
+        on_progress: Callable[[Progress], None] | None = None,
     ) -> Outcome:
         """Ask everything ``plan`` wants for ``scope`` and apply the answers; ends with one account snapshot."""
         found = await self._probed()
         trades = found.mode == "trades"
-        known = await self._known(missing=False)
         walk = Walk(
             scope,
-            known,
+            await self._known(missing=False),
             trades=trades,
             markets=found.has_exchange_info,
             configured=self._rules.symbols,
             now_ms=self._clock.venue_now_ms(),
             refused=frozenset(self._refused),
+            healing=healing or Healing(),
+            beginning_ms=self._rules.history_start_ms,
         )
-        outcome = Outcome()
+        here = _Round(walk, gap, quiet, self._clock.monotonic_s(), on_progress)
         self._new_session()
-        waiting = deque(walk.first())
-        await self._drain(walk, waiting, outcome, gap, on_progress)
-        waiting.extend(walk.last(await self._known(missing=trades)))
-        await self._drain(walk, waiting, outcome, gap, on_progress)
-        outcome.stuck = walk.stuck
-        if walk.stuck:
-            await self._doubt([Doubt("history_unreachable", text, None, None) for text in walk.stuck])
-        await self._compare(outcome, gap)
+        here.waiting.extend(walk.first())
+        await self._drain(here)
+        here.waiting.extend(walk.last(await self._known(missing=trades)))
+        await self._drain(here)
+        here.outcome.stuck = walk.stuck
+        await self._compare(here.outcome, gap)
         await self._tell_weight()
-        return outcome
+        return here.outcome
 
-    async def _drain(
-        self,
-        walk: Walk,
-        waiting: deque[Request],
-        outcome: Outcome,
-        gap: Gap | None,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
+    async def _drain(self, here: _Round) -> None:
+        walk, waiting, outcome = here.walk, here.waiting, here.outcome
         while waiting:
             if outcome.answers >= REQUESTS_PER_WALK_MAX:
                 raise VenueBusy(f"a walk of more than {REQUESTS_PER_WALK_MAX} answers; going on later")
             request = waiting.popleft()
             try:
-                page = await self._ask(request, outcome, gap)
+                told, page = await self._ask(request, here.gap)
             except VenueRefused as refused:
                 waiting.extend(await self._take_refusal(walk, request, refused))
-                continue
-            waiting.extend(walk.answered(request, page))
-            if on_progress is not None:
-                on_progress(Progress(outcome.answers, len(waiting), outcome.rows, len(walk.symbols)))
+                await self._doubt(walk.doubts())
+            else:
+                if here.quiet:
+                    await self._listen(page)
+                waiting.extend(walk.answered(request, page))
+                doubts, step = walk.doubts(), walk.step(request, page, told.asked_ms)
+                await self._take(told, page, outcome, here.gap, doubts=doubts, step=step)
+            if here.on_progress is not None:
+                here.on_progress(self._progress(here))
 
-    async def _ask(self, request: Request, outcome: Outcome, gap: Gap | None) -> Page:
-        """Ask one question and apply its answer. Raises VenueError; an unreadable answer is kept, then VenueBusy."""
+    def _progress(self, here: _Round) -> Progress:
+        used, limit = self._http.weight_used(), self._http.weight_limit
+        elapsed_s = self._clock.monotonic_s() - here.started_s
+        pages = here.walk.pages_left()
+        return Progress(
+            answered=here.outcome.answers,
+            waiting=len(here.waiting),
+            rows=here.outcome.rows,
+            symbols_done=here.walk.symbols_done,
+            symbols=len(here.walk.symbols),
+            weight_used=used,
+            weight_limit=limit,
+            elapsed_s=elapsed_s,
+            left_s=time_left_s(
+                answers=here.outcome.answers,
+                elapsed_s=elapsed_s,
+                questions=len(here.waiting) + pages,
+                weight=sum(request.weight for request in here.waiting) + pages * requests.PAGE_WEIGHT,
+                used=used,
+                limit=limit,
+            ),
+        )
+
+    def _progress_teller(self, gap: Gap) -> Callable[[Progress], None]:
+        """Says in the log how far a walk is, when it takes long."""
+        told_s = 0.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal told_s
+            if progress.elapsed_s - told_s < TELL_PROGRESS_S:
+                return
+            told_s = progress.elapsed_s
+            what = "first load goes on" if gap.from_ms is None else "walk goes on"
+            log.info(what, account=self._account, gap=gap.gap_id, **asdict(progress))
+
+        return tell
+
+    async def _listen(self, page: Page) -> None:
+        """Has the stream, live all the time, not told what this answer of a quiet pass tells?
+
+        Looked at twice before the answer is applied: what happened a moment ago may be on its way.
+        """
+        if self._on_missed is None or self._has_missed or await self._missed_since_ms(page) is None:
+            return
+        await self._clock.sleep(max(self._rules.rest_lag_s, HEAR_WITHIN_S))
+        since_ms = await self._missed_since_ms(page)
+        if since_ms is not None:
+            self._has_missed = True
+            log.warning("the stream did not bring what REST tells", account=self._account, since_ms=since_ms)
+            self._on_missed(since_ms)
+
+    async def _missed_since_ms(self, page: Page) -> int | None:
+        orders = [fact for fact in page.facts if isinstance(fact, Order)]
+        fills = [fact for fact in page.facts if isinstance(fact, Fill)]
+        if not orders and not fills:
+            return None
+        return await self._writer.run(lambda conn: reads.missed_since_ms(conn, self._account, orders, fills))
+
+    async def _ask(self, request: Request, gap: Gap | None) -> tuple[Told, Page]:
+        """Ask one question. Raises VenueError; an answer that stays unreadable is kept, then VenueBusy."""
         asked_seq = await self._head_seq() if request.kind == "account" else None
-        for attempt in range(1, UNREADABLE_ANSWERS_MAX + 1):
+        attempt = 1
+        while True:
             answer = await self._http.send_patiently(request)
             told = Told(request.kind, request.question, answer.asked_ms, answer.body, asked_seq)
             try:
-                page = rest_pages.read(request, answer.body)
-                break
+                return told, rest_pages.read(request, answer.body)
             except UnreadableFrame as error:
                 if attempt == UNREADABLE_ANSWERS_MAX:
                     await self._apply(told, (), str(error), gap)
                     raise VenueBusy(f"{request.question}: {error}") from None
-        doubts = tuple(
-            Doubt("rest_row", f"{request.question} row {row.index}", None, row.problem) for row in page.set_aside
-        )
-        problem = f"{len(doubts)} of {page.rows} rows set aside" if doubts else None
-        applied = await self._apply(told, (*page.facts, *doubts), problem, gap)
+            attempt += 1
+
+    async def _take(
+        self,
+        told: Told,
+        page: Page,
+        outcome: Outcome,
+        gap: Gap | None,
+        *,
+        doubts: Sequence[Doubt] = (),
+        step: WalkStep | None = None,
+    ) -> None:
+        """Apply an answer, with what is to be doubted about it and how far it brings the walk."""
+        set_aside = [Doubt("rest_row", f"{told.question} row {row.index}", None, row.problem) for row in page.set_aside]
+        problem = f"{len(set_aside)} of {page.rows} rows set aside" if set_aside else None
+        applied = await self._apply(told, (*page.facts, *set_aside, *doubts), problem, gap, step)
         await self._learn(page)
         outcome.answers += 1
         outcome.rows += page.rows
         outcome.fills_new += applied.fills_new
         outcome.orders_changed += applied.orders_changed
-        return page
 
-    async def _apply(self, told: Told, facts: tuple[Fact, ...], problem: str | None, gap: Gap | None) -> Applied:
+    async def _apply(
+        self,
+        told: Told,
+        facts: tuple[Fact, ...],
+        problem: str | None,
+        gap: Gap | None,
+        step: WalkStep | None = None,
+    ) -> Applied:
         self._frame_no += 1
         now_ms = self._clock.now_ms()
         entry = Entry(self._frame_no, now_ms, told.kind, told.asked_ms, told.body, problem, facts)
@@ -292,6 +463,8 @@ class Reconciler:
             gap_id=None if gap is None else gap.gap_id,
             asked_seq=told.asked_seq,
             question=told.question,
+            lag_ms=self._lag_ms,
+            walk=step,
         )
         try:
             return await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence))
@@ -338,13 +511,15 @@ class Reconciler:
 
     async def _compare(self, outcome: Outcome, gap: Gap | None) -> None:
         """Take one account snapshot and compare. A difference is looked at again, it never holds a gap open."""
-        page = await self._ask(requests.account(), outcome, gap)
+        told, page = await self._ask(requests.account(), gap)
+        await self._take(told, page, outcome, gap)
+        self._compared_ms = told.asked_ms
         ours = await self._writer.run(lambda conn: reads.balances(conn, self._account))
         for fact in page.facts:
             if isinstance(fact, Snapshot):
                 outcome.drifts = check.compare(ours, fact)
         if await self._writer.run(lambda conn: reads.snapshot_in_doubt(conn, self._account)):
-            self._vote_s = self._clock.monotonic_s() + VOTE_AFTER_S
+            self._vote_s = self._clock.monotonic_s() + self._vote_after_s
         if outcome.drifts:
             log.info(
                 "balances differ from the venue's snapshot, looking again",
@@ -352,26 +527,48 @@ class Reconciler:
                 assets=[drift.asset for drift in outcome.drifts],
             )
 
+    async def _judge(self) -> None:
+        """Explain the balances of the newest comparison; what is seen once is looked at again soon."""
+        self._looks_left -= 1
+        if await self._explainer.judge(self._compared_ms - self._lag_ms, self._tell) and self._looks_left > 0:
+            self._vote_s = self._clock.monotonic_s() + self._vote_after_s
+
+    async def _tell(self, name: str, fact: Fact) -> None:
+        """Write one fact that comes from no answer, with a journal row that says in words what it is."""
+        told = Told("note", f"note {name}", self._clock.venue_now_ms(), b"")
+        await self._apply(told, (fact,), name, None)
+
     async def _settle(self) -> bool:
         """Ask GET order where the stream alone leaves a doubt, late enough for REST to know.
 
         Orders with provisional fills are asked twice, which makes a judgement; orders that lost fills once are asked
-        again whenever they have moved on.
+        again whenever they have moved on; orders that moved while a gap was healed are asked once more.
         """
-        until_ms = self._clock.venue_now_ms() - int(self._rules.rest_lag_s * 1000)
+        until_ms = self._clock.venue_now_ms() - self._lag_ms
         provisional = await self._writer.run(
             lambda conn: reads.provisional_orders(conn, self._account, until_ms=until_ms)
         )
         wounded = await self._writer.run(lambda conn: reads.wounded_orders(conn, self._account, until_ms=until_ms))
         questions = [requests.query_order(symbol, order_id, settle=True) for symbol, order_id in provisional]
-        questions += [requests.query_order(symbol, order_id) for symbol, order_id in wounded]
+        suspects = await self._writer.run(lambda conn: reads.suspects(conn, self._account, until_ms=until_ms))
+        questions += [
+            requests.query_order(symbol, order_id) for symbol, order_id in dict.fromkeys((*wounded, *suspects))
+        ]
         for question in questions:
             try:
-                await self._ask(question, Outcome(), None)
+                told, page = await self._ask(question, None)
+                await self._take(told, page, Outcome(), None)
             except VenueRefused as refused:
                 if isinstance(refused, KeyRefused) or refused.code not in _UNKNOWN_ORDER:
                     raise
+                continue
+            await self._writer.run(partial(self._clear_suspect, question=question, quiet_ms=until_ms))
         return bool(questions)
+
+    async def _clear_suspect(self, conn: Any, question: Request, quiet_ms: int) -> None:
+        assert question.symbol is not None
+        assert question.order_id is not None
+        await coverage.clear_suspect(conn, self._account, question.symbol, question.order_id, quiet_ms=quiet_ms)
 
     async def _look_around(self) -> None:
         """The quiet periodic pass over what was active lately and a share of everything else."""
@@ -386,9 +583,13 @@ class Reconciler:
         )
         self._quiet_no += 1
         from_ms = self._clock.venue_now_ms() - plan.QUIET_OVERLAP_MS + plan.OVERLAP_MS
-        await self.walk(Scope(from_ms, names), gap=None)
+        self._has_missed = False
+        # A market that was never walked is walked from the beginning here, and known from then on.
+        await self.walk(Scope(from_ms, names), gap=None, healing=Healing(covers=0), quiet=True)
         self._quiet_seq = known.head_seq
         self._quiet_s = self._clock.monotonic_s()
+        self._looks_left = LOOKS_MAX
+        await self._judge()
 
     async def _probed(self) -> Capabilities:
         """What the venue offers, probed at start and daily."""
@@ -403,7 +604,8 @@ class Reconciler:
         return self._capabilities
 
     async def _learn(self, page: Page) -> None:
-        """Order objects tell by their fields how much can be recovered."""
+        """Order objects tell by their fields how much can be recovered, exchangeInfo which assets markets trade."""
+        await self._explainer.learn(page.markets)
         if self._capabilities is not None and page.fields - self._capabilities.order_fields:
             await self._remember(capabilities.learn(self._capabilities, page.fields))
 
@@ -415,10 +617,7 @@ class Reconciler:
 
     def _from_ms(self, gaps: list[Gap]) -> int | None:
         starts = [gap.from_ms for gap in gaps if gap.from_ms is not None]
-        if len(starts) < len(gaps):
-            start = self._rules.history_start_ms
-            return None if start is None else start + plan.OVERLAP_MS
-        return min(starts)
+        return min(starts) if len(starts) == len(gaps) else None
 
     async def _wait_until(self, venue_ms: int) -> None:
         while (missing_ms := venue_ms - self._clock.venue_now_ms()) > 0:

@@ -78,6 +78,13 @@ class Market:
             self._deposit("USDT")  # nothing is possible: the account must have run dry
             return self._events
 
+    def hit(self, order: Order, qty: Decimal, now_ms: int) -> list[Event]:
+        """Somebody takes ``qty`` (base asset) of a resting order, as it stands now."""
+        self._begin(now_ms)
+        with localcontext(EXACT):
+            self._fill(order, qty, order.price, is_maker=True)
+        return self._events
+
     def move(self, asset: str, amount: Decimal, now_ms: int) -> list[Event]:
         """A deposit, or a withdrawal when ``amount`` is negative, of any asset.
 

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import assert_never
@@ -27,7 +28,7 @@ import msgspec
 
 from ledger.errors import ConfigError
 from ledger.sandbox import faults, nonsense
-from ledger.sandbox.books import Books, Event, Movement, Position
+from ledger.sandbox.books import Books, Event, Movement, Order, Position
 from ledger.sandbox.dialects import dialect_named, event_json, listen_key_expired_json
 from ledger.sandbox.front import HOST, Front, Upkeep
 from ledger.sandbox.market import Market, live_through
@@ -183,6 +184,11 @@ class Sandbox:
             self._publish(happened)
             await asyncio.sleep(0)  # clients in the same loop must get to read
         return events
+
+    def hit(self, key: tuple[str, int], qty: Decimal) -> Order:
+        """Let somebody take ``qty`` of a resting order, (symbol, order id), and push the frames. Returns it after."""
+        self._publish(self.market.hit(self.books.orders[key], qty, self.now_ms()))
+        return self.books.orders[key]
 
     async def until(self, true: Callable[[], bool], timeout_s: float = 10.0) -> None:
         """Wait for a condition; it is looked at again after every call, socket and fault. Raises TimeoutError."""

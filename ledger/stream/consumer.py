@@ -8,6 +8,7 @@ counts as covered only when every frame before it was written. Nothing is lost w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from uuid import UUID
 
 import structlog
 
-from ledger.db import apply, coverage
+from ledger.db import apply, coverage, reads
 from ledger.db.apply import Batch, Entry
 from ledger.db.coverage import Gap
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
@@ -38,6 +39,7 @@ BEAT_S = 1.0
 """How often a quiet stream says that it is alive."""
 KEY_PAUSE_S = 300.0
 ROTATE = "rotate"
+DEAF = "deaf"
 ROTATE_AGAIN_S = 10.0
 """Pause after a rotation whose new socket could not be opened; the old one goes on meanwhile."""
 
@@ -63,11 +65,12 @@ class Outage:
 
 @dataclass(slots=True, eq=False)
 class _Socket:
-    """One socket that is up, the listen key it hangs on, and the venue's word that it is over, if it came."""
+    """One socket that is up, the listen key it hangs on, and the word that it is over, if it came, with since when
+    frames may have been missed (venue clock, ms; None: only from now on)."""
 
     connection: Connection
     key: str
-    told: asyncio.Future[str]
+    told: asyncio.Future[tuple[str, int | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,10 @@ def _earlier(one_ms: int | None, other_ms: int | None) -> int | None:
     return min((ms for ms in (one_ms, other_ms) if ms is not None), default=None)
 
 
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
 def read(received: Received) -> Entry:
     """One journal row to be, with its facts. Never raises: what cannot be read is kept with its problem."""
     if received.problem is not None:
@@ -105,7 +112,7 @@ def read(received: Received) -> Entry:
 
 class Consumer:
     """One account's stream. ``writer`` is its own connection and used by ``write`` alone; ``fence`` is the number under
-    which this process leads (None: nobody leads), and ends it with Fenced once another does; ``connect`` opens sockets."""
+    which this process leads (None: nobody leads); Fenced ends it once another does. ``connect`` opens sockets."""
 
     def __init__(
         self,
@@ -133,11 +140,17 @@ class Consumer:
         self._outage: Outage | None = Outage("start", None)
         self._due: deque[_Down | _Up] = deque()
         self._beat_s = 0.0
+        self._told_ms: int | None = None
+        """Venue clock of the newest frame that was written."""
         self._error: str | None = None
         self._stopping = False
+        self._past_key: tuple[bytes, int] | None = None
+        """The listen key the last process used, by digest, and when it was last confirmed (venue clock, ms)."""
+        self._kept_key: tuple[bytes, int] | None = None
 
     async def run(self) -> None:
         """Mirror the stream until cancelled; then write what arrived and leave the stream marked as down."""
+        self._past_key = await self._writer.run(lambda conn: reads.stream_key(conn, self._account))
         writing = asyncio.create_task(self._write(), name=f"write {self._account}")
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -153,6 +166,16 @@ class Consumer:
             self._due.append(_Down())
             self._buffer.wake()
             await writing
+
+    def doubt(self, since_ms: int) -> None:
+        """REST tells what no socket brought since ``since_ms`` (venue clock): all of them are deaf, whatever they ping.
+
+        Every socket ends now; the gap runs from the last frame that came before that.
+        """
+        since_ms = min(since_ms, self._told_ms or since_ms)
+        for socket in self._live.values():
+            if not socket.told.done():
+                socket.told.set_result((DEAF, since_ms))
 
     @staticmethod
     async def _watch(writing: asyncio.Task[None]) -> None:
@@ -222,6 +245,11 @@ class Consumer:
         if self._outage is not None and before not in (None, key):
             doubt_ms = _earlier(self._outage.not_after_ms, confirmed_ms)
             self._outage = Outage(self._outage.cause, doubt_ms)
+        if self._outage is not None and self._past_key is not None:
+            (digest, confirmed_ms), self._past_key = self._past_key, None
+            if digest != _digest(key):
+                # The last process may have been killed before it noticed that its key was dead.
+                self._outage = Outage(self._outage.cause, _earlier(self._outage.not_after_ms, confirmed_ms))
         return key
 
     async def _until_over(self, socket: _Socket, rotate_in_s: float) -> tuple[str, int | None]:
@@ -236,7 +264,7 @@ class Consumer:
         try:
             await asyncio.wait((closed, lost, aged, socket.told), return_when=asyncio.FIRST_COMPLETED)
             if socket.told.done():
-                return socket.told.result(), None
+                return socket.told.result()
             if closed.done():
                 return closed.result(), self._heard_ms(socket.connection)
             if lost.done():
@@ -296,6 +324,7 @@ class Consumer:
         """Write what arrived, in order, until stopped and drained."""
         while True:
             await self._write_due()
+            await self._keep_key()
             received = self._buffer.take(FRAMES_PER_CALL_MAX)
             through_ms = self._through_ms()
             if received or through_ms is not None:
@@ -325,6 +354,17 @@ class Consumer:
                 await self._writer.run(lambda conn: coverage.stream_down(conn, self._account, fence=self._fence))
             self._due.popleft()
 
+    async def _keep_key(self) -> None:
+        """Keep which key the sockets hang on, for the next process; after the gap of the key before, never earlier."""
+        key, confirmed_ms = self._lease.key, self._lease.confirmed_ms
+        keys = {socket.key for socket in self._live.values()}
+        if key is None or confirmed_ms is None or self._due or keys != {key}:
+            return
+        kept = (_digest(key), confirmed_ms)
+        if kept != self._kept_key:
+            await self._writer.run(lambda conn: coverage.set_stream_key(conn, self._account, *kept))
+            self._kept_key = kept
+
     async def _open_gap(self, conn: Any, up: _Up) -> Gap:
         return await coverage.open_gap(
             conn,
@@ -346,6 +386,7 @@ class Consumer:
             self._account, session_id, "stream", entries, memory, through_ms=through_ms, clockless=clockless
         )
         await self._send(batch)
+        self._told_ms = max((ms for ms in (self._told_ms, *(entry.venue_ms for entry in entries)) if ms), default=None)
         self._forget_sessions()
 
     async def _send(self, batch: Batch) -> None:
@@ -383,7 +424,7 @@ class Consumer:
                 self._lease.invalidate(entry.kind, socket.key)
             if not socket.told.done():
                 # A server that announces its shutdown still speaks: the new socket comes first.
-                socket.told.set_result(ROTATE if entry.kind == "serverShutdown" else entry.kind)
+                socket.told.set_result((ROTATE if entry.kind == "serverShutdown" else entry.kind, None))
 
     def _is_clockless(self, session_id: UUID) -> bool:
         """Positions without a venue clock are ordered by arrival, so only the oldest live socket may tell them."""

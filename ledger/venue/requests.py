@@ -8,6 +8,7 @@ exchangeInfo are not documented, their weights are those of the venue it follows
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,10 @@ Security = Literal["public", "key", "signed"]
 
 LIMIT_MAX = 1000
 """Rows of one page of allOrders or myTrades."""
+PAGE_WEIGHT = 10
+"""What such a page weighs, full or not."""
 
+_PAIRS = re.compile(r"&(?=(?:symbol|orderId|startTime|endTime|fromId|limit)=)")
 _SECRET_PARAMS = frozenset({"listenKey", "signature", "timestamp"})
 
 
@@ -100,7 +104,7 @@ def all_orders(
     if order_id is not None and (start_ms is not None or end_ms is not None):
         raise ValueError("allOrders takes an order id or times, got both; page by one of them")
     params = _params(symbol=symbol, orderId=order_id, startTime=start_ms, endTime=end_ms, limit=limit)
-    return Request("GET", "/api/v1/allOrders", params, "signed", weight=10, kind="allOrders", symbol=symbol)
+    return Request("GET", "/api/v1/allOrders", params, "signed", PAGE_WEIGHT, kind="allOrders", symbol=symbol)
 
 
 def my_trades(
@@ -122,7 +126,9 @@ def my_trades(
     if (from_id is not None or order_id is not None) and (start_ms is not None or end_ms is not None):
         raise ValueError("myTrades takes ids or times, got both; page by one of them")
     params = _params(symbol=symbol, orderId=order_id, startTime=start_ms, endTime=end_ms, fromId=from_id, limit=limit)
-    return Request("GET", "/api/v1/myTrades", params, "signed", 10, "myTrades", symbol=symbol, order_id=order_id)
+    return Request(
+        "GET", "/api/v1/myTrades", params, "signed", PAGE_WEIGHT, "myTrades", symbol=symbol, order_id=order_id
+    )
 
 
 def server_time() -> Request:
@@ -133,6 +139,22 @@ def server_time() -> Request:
 def exchange_info() -> Request:
     """Every symbol with its base and quote asset; whether the venue offers it is probed."""
     return Request("GET", "/api/v1/exchangeInfo", (), "public", weight=10, kind="exchangeInfo")
+
+
+def from_question(kind: str, question: str) -> Request:
+    """The request that ``question`` was the text of, as far as an answer is read by it: for answers kept before.
+
+    Raises ValueError when it is no question.
+    """
+    method, path, told = (*question.split(" ", 2), "", "")[:3]
+    if method != "GET" or not path.startswith("/"):
+        raise ValueError(f"expected a question such as GET /api/v1/account, got {question[:80]!r}")
+    params = tuple((name, value) for name, _, value in (pair.partition("=") for pair in _PAIRS.split(told)) if name)
+    values = dict(params)
+    # Only these kinds are about one order; for allOrders an order id is where the page starts.
+    order_id = values.get("orderId") if kind in ("order", "order_settle", "myTrades") else None
+    number = None if order_id is None else int(order_id)
+    return Request("GET", path, params, "signed", 0, kind, symbol=values.get("symbol"), order_id=number)
 
 
 def _listen_key(method: Method, key: str | None = None) -> Request:

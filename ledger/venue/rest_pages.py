@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
@@ -247,6 +248,12 @@ def _order(request: Request, row: object) -> Order:
     asked = request.order_id
     if asked is not None and (symbol, told.orderId) != (request.symbol, asked):
         raise UnreadableFrame(f"expected order {request.symbol}/{asked}, got {symbol}/{told.orderId}")
+    orig_qty, executed_qty = amount("origQty", told.origQty), amount("executedQty", told.executedQty)
+    # An original of zero is how an order by quote amount may be told.
+    if orig_qty and executed_qty and not is_zero(orig_qty) and Decimal(executed_qty) > Decimal(orig_qty):
+        raise UnreadableFrame(
+            f"field executedQty: expected at most the ordered {shown(told.origQty)}, got {shown(told.executedQty)}"
+        )
     return Order(
         symbol=symbol,
         order_id=told.orderId,
@@ -256,8 +263,8 @@ def _order(request: Request, row: object) -> Order:
         time_in_force=told.timeInForce,
         client_order_id=told.clientOrderId or None,
         price=amount("price", told.price),
-        orig_qty=amount("origQty", told.origQty),
-        executed_qty=amount("executedQty", told.executedQty),
+        orig_qty=orig_qty,
+        executed_qty=executed_qty,
         executed_quote=known_amount("cummulativeQuoteQty", told.cummulativeQuoteQty),
         created_ms=known_ms(told.time) or known_ms(told.transactTime),
         updated_ms=known_ms(told.updateTime) or known_ms(told.transactTime),

@@ -11,9 +11,14 @@ import time
 
 
 class Clock:
-    """The real time. The offset to the venue is 0 until somebody measures it."""
+    """The real time. The offset to the venue is 0 until somebody measures it.
+
+    The venue's clock is carried on by the steady one: when somebody sets this machine's wall clock, ours of the venue
+    does not jump with it.
+    """
 
     def __init__(self) -> None:
+        self._anchor: tuple[int, float] | None = None
         self._offset_ms = 0
         self._round_trip_ms: int | None = None
 
@@ -27,11 +32,14 @@ class Clock:
 
     def venue_now_ms(self) -> int:
         """The venue's clock, ms UTC, as far as it was measured."""
-        return self.now_ms() + self._offset_ms
+        if self._anchor is None:
+            self._anchor = self.now_ms(), self.monotonic_s()
+        anchor_ms, anchor_s = self._anchor
+        return anchor_ms + round((self.monotonic_s() - anchor_s) * 1000) + self._offset_ms
 
     @property
     def offset_ms(self) -> int:
-        """The venue's clock minus this machine's."""
+        """The venue's clock minus this machine's, as that was when first asked."""
         return self._offset_ms
 
     @property

@@ -14,7 +14,7 @@ import logging
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -42,6 +42,9 @@ CALL_TIMEOUT_S = 30.0
 
 KEY_SPARE = 20
 """Weight per minute that only listen-key calls may use; a tenth of a smaller budget."""
+
+DATE_TRUST_MS = 2000
+"""A Date header has whole seconds and is stamped on the way: only a difference beyond this shows a wrong clock."""
 
 CLOCK_OFF = -1021
 _TOO_MANY = -1003
@@ -71,7 +74,8 @@ class VenueHttp:
     but those for the listen key, which never wait behind others.
 
     ``on_blocked`` is told the end of a new silence in ms of this machine's clock, to be kept over a restart; it
-    is awaited, so it must not wait long. ``budget`` is shared by all clients of one address, if given.
+    is awaited, so it must not wait long. ``budget`` is shared by all clients of one address, if given. ``transport``
+    None: the network.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class VenueHttp:
         budget: Budget | None = None,
         on_blocked: Callable[[int], Awaitable[None]] | None = None,
         rng: random.Random | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if not re.fullmatch(r"[\x21-\x7e]*", api_key):
             raise ConfigError("SDX_API_KEY: expected letters, digits and signs, got spaces or others; copy it again")
@@ -100,12 +105,14 @@ class VenueHttp:
         self._rng = rng or random.SystemRandom()
         self._turn = asyncio.Lock()
         self._measuring = asyncio.Lock()
+        self._date_ahead_ms = 0
         self._key_refused: KeyRefused | None = None
         self._client = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
             http2=False,
             verify=tls.context(),
+            transport=transport,
             timeout=httpx.Timeout(STEP_TIMEOUT_S),
             # A compressed answer could be a thousand times larger than what was counted on its way in.
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "sdx-ledger"},
@@ -182,12 +189,19 @@ class VenueHttp:
         """Weight spent in the last minute, as far as we and the venue know."""
         return self._budget.used(self._clock.monotonic_s())
 
+    @property
+    def weight_limit(self) -> int:
+        """Weight that may be spent in any minute."""
+        return self._budget.limit
+
     async def _measure_once(self) -> tuple[int, int]:
         """(round trip, offset), both in ms."""
         answer = await self._exchange(server_time())
         venue_ms = _told_time_ms(answer)
         if venue_ms is None:
             raise VenueBusy("the venue told no time, neither in its answer nor as Date; trying again later")
+        date_ms = _date_ms(answer)
+        self._date_ahead_ms = 0 if date_ms is None else date_ms - venue_ms
         # The answer's times already hold the offset known so far.
         error_ms = venue_ms - (answer.asked_ms + answer.answered_ms) // 2
         return answer.answered_ms - answer.asked_ms, self._clock.offset_ms + error_ms
@@ -220,8 +234,25 @@ class VenueHttp:
             answer = await self._call(request)
         finally:
             self._budget.settle(request.weight, self._clock.monotonic_s())
+        answer = self._dated(answer)
         await self._obey(request, answer)
         return answer
+
+    def _dated(self, answer: Answer) -> Answer:
+        """The answer with its times right, also when its Date shows that our clock was not.
+
+        So the very first answer, that which brings the listen key, keeps a wrong clock from dating any coverage.
+        """
+        date_ms = _date_ms(answer)
+        if date_ms is None or "age" in answer.headers:
+            return answer
+        round_trip_ms = answer.answered_ms - answer.asked_ms
+        error_ms = date_ms - self._date_ahead_ms - (answer.asked_ms + answer.answered_ms) // 2
+        if abs(error_ms) <= DATE_TRUST_MS + round_trip_ms // 2:
+            return answer
+        self._clock.set_offset(self._clock.offset_ms + error_ms, round_trip_ms)
+        log.warning("clock is off, going by the venue's Date", off_by_ms=-error_ms)
+        return replace(answer, asked_ms=answer.asked_ms + error_ms, answered_ms=answer.answered_ms + error_ms)
 
     async def _wait_for_budget(self, request: Request, *, spare: int) -> None:
         """Wait for room in the budget, at most a window or so; a silence is not waited for but told."""
@@ -391,6 +422,11 @@ def _told_time_ms(answer: Answer) -> int | None:
     venue_ms = told.get("serverTime") if isinstance(told, dict) else None
     if type(venue_ms) is int and 1 <= venue_ms <= LAST_MS:
         return venue_ms
+    return _date_ms(answer)
+
+
+def _date_ms(answer: Answer) -> int | None:
+    """When the answer was made by its Date header, None where it has none."""
     try:
         # A Date of whole seconds was cut off: the middle of the second is the best guess.
         return round(parsedate_to_datetime(answer.headers.get("date", "")).timestamp() * 1000) + 500

@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 OLDEST_MAJOR = 15
 FENCED = "SDX01"
 """SQLSTATE of ledger.lock_account: another process leads now."""
+REFUSED = "refused by the database"
+"""How the journal's ``problem`` begins where the database refused what a row says."""
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 RETRY_PAUSE_MAX_S = 5.0
@@ -75,7 +77,7 @@ def is_refusal(error: BaseException) -> bool:
 
 def refusal(error: BaseException) -> str:
     """What the database said, for the journal: without the row, which may be the account's."""
-    return f"refused by the database: {getattr(error, 'message', error)}"
+    return f"{REFUSED}: {getattr(error, 'message', error)}"
 
 
 async def connect(url: str, *, application: str, writes: bool = True) -> Any:
@@ -166,10 +168,11 @@ class Writer:
 
 
 @asynccontextmanager
-async def reading(url: str, *, application: str = "sdx-ledger read") -> AsyncIterator[Any]:
-    """One read-only asyncpg connection for a command. Raises DatabaseError in words when it cannot be had."""
+async def reading(url: str, *, application: str = "sdx-ledger read", writes: bool = False) -> AsyncIterator[Any]:
+    """One asyncpg connection for a command, read-only unless it ``writes``. Raises DatabaseError in words when it
+    cannot be had."""
     try:
-        conn = await connect(url, application=application, writes=False)
+        conn = await connect(url, application=application, writes=writes)
     except (*_TRANSIENT, asyncpg.PostgresError) as error:
         raise DatabaseError(
             f"cannot connect to the database: {_what(error)}; check SDX_DATABASE_URL, or that the service runs"

@@ -24,7 +24,7 @@ SEAL = """
     ), sealed AS (
         SELECT d.account, max(d.seq) AS last_seq, min(d.seq) AS first_seq,
                string_agg(substring(d.digest FOR 8), '' ORDER BY d.seq) AS marks,
-               sha256(convert_to(ROW(d.account, min(d.seq), false)::text, 'UTF8')
+               sha256(convert_to(ROW(d.account, min(d.seq), false, 0)::text, 'UTF8')
                       || string_agg(d.digest, '' ORDER BY d.seq)) AS digest
         FROM digested d GROUP BY d.account
     ), put AS (
@@ -61,8 +61,10 @@ def downgrade() -> None:
     op.execute("DROP SCHEMA ledger_v1 CASCADE")
     op.execute("CREATE SCHEMA ledger_v1")
     op.execute(DROP_FUNCTIONS.replace(":", r"\:"))
-    for table in ("batches", "walks", "markets", "explained", "leases"):
-        op.execute(f"DROP TABLE ledger.{table}")
+    for table in ("batches", "walks", "suspects", "markets", "explained", "leases"):
+        op.execute(f"DROP TABLE ledger.{table} CASCADE")
     op.execute("ALTER TABLE ledger.accounts DROP COLUMN head_digest, DROP COLUMN fence")
+    op.execute("ALTER TABLE ledger.venue_state DROP COLUMN key_digest, DROP COLUMN key_ms")
+    op.execute("ALTER TABLE ledger.gaps DROP COLUMN opened_seq")
     op.execute("ALTER TABLE ledger.coverage DROP COLUMN walked_gap")
     op.execute("ALTER TABLE ledger.discrepancies DROP COLUMN at_ms")

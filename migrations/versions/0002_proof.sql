@@ -6,6 +6,18 @@ ALTER TABLE ledger.accounts ADD COLUMN fence BIGINT DEFAULT 0 NOT NULL;
 
 COMMENT ON COLUMN ledger.accounts.fence IS 'number of the newest leader: whoever carries an older one may write nothing';
 
+ALTER TABLE ledger.gaps ADD COLUMN opened_seq BIGINT DEFAULT 0 NOT NULL;
+
+COMMENT ON COLUMN ledger.gaps.opened_seq IS 'newest journal row when it was written';
+
+ALTER TABLE ledger.venue_state ADD COLUMN key_digest BYTEA;
+
+COMMENT ON COLUMN ledger.venue_state.key_digest IS 'SHA-256 of the listen key last used; the key itself is not kept';
+
+ALTER TABLE ledger.venue_state ADD COLUMN key_ms BIGINT;
+
+COMMENT ON COLUMN ledger.venue_state.key_ms IS 'when the venue last confirmed that listen key, venue clock; ms since 1970 UTC';
+
 ALTER TABLE ledger.coverage ADD COLUMN walked_gap BIGINT;
 
 COMMENT ON COLUMN ledger.coverage.walked_gap IS 'a market''s row: newest gap over which it was walked; null on the row of every market';
@@ -19,6 +31,7 @@ CREATE TABLE ledger.batches (
     last_seq BIGINT NOT NULL,
     first_seq BIGINT NOT NULL,
     clockless BOOLEAN DEFAULT false NOT NULL,
+    lag_ms BIGINT DEFAULT 0 NOT NULL,
     marks BYTEA NOT NULL,
     digest BYTEA NOT NULL,
     CONSTRAINT batches_pkey PRIMARY KEY (account, last_seq),
@@ -35,9 +48,11 @@ COMMENT ON COLUMN ledger.batches.first_seq IS 'first journal row of the batch';
 
 COMMENT ON COLUMN ledger.batches.clockless IS 'positions without a venue clock were left out: an older socket tells them';
 
+COMMENT ON COLUMN ledger.batches.lag_ms IS 'how far REST was taken to trail the stream, ms';
+
 COMMENT ON COLUMN ledger.batches.marks IS 'first 8 bytes of each row''s digest, in order: finds the row that differs';
 
-COMMENT ON COLUMN ledger.batches.digest IS 'SHA-256 of the digest before, clockless and all row digests in order';
+COMMENT ON COLUMN ledger.batches.digest IS 'SHA-256 of the digest before, clockless, lag_ms and all row digests in order';
 
 CREATE TABLE ledger.walks (
     account TEXT NOT NULL,
@@ -74,6 +89,24 @@ COMMENT ON COLUMN ledger.walks.done IS 'the newest answer was the last page';
 COMMENT ON COLUMN ledger.walks.answers IS 'answers so far';
 
 COMMENT ON COLUMN ledger.walks.rows IS 'rows so far';
+
+CREATE TABLE ledger.suspects (
+    account TEXT NOT NULL,
+    symbol TEXT NOT NULL,
+    order_id BIGINT NOT NULL,
+    since_ms BIGINT NOT NULL,
+    CONSTRAINT suspects_pkey PRIMARY KEY (account, symbol, order_id)
+);
+
+COMMENT ON TABLE ledger.suspects IS 'Orders that moved while a gap was healed: asked for once more when they have been quiet, then gone.';
+
+COMMENT ON COLUMN ledger.suspects.account IS 'account that placed the order';
+
+COMMENT ON COLUMN ledger.suspects.symbol IS 'market';
+
+COMMENT ON COLUMN ledger.suspects.order_id IS 'the venue''s order id';
+
+COMMENT ON COLUMN ledger.suspects.since_ms IS 'end of the gap in which fills of the order may have been lost, venue clock; ms since 1970 UTC';
 
 CREATE TABLE ledger.markets (
     account TEXT NOT NULL,
@@ -127,7 +160,7 @@ COMMENT ON COLUMN ledger.explained.base_ms IS 'instant of the first balance trut
 
 COMMENT ON COLUMN ledger.explained.base_total IS 'free + locked at that instant';
 
-COMMENT ON COLUMN ledger.explained.through_ms IS 'instant of the newest balance truth that was judged; ms since 1970 UTC';
+COMMENT ON COLUMN ledger.explained.through_ms IS 'instant up to which everything is explained; ms since 1970 UTC';
 
 COMMENT ON COLUMN ledger.explained.total IS 'free + locked at that instant';
 

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import SecretStr
@@ -16,6 +18,8 @@ from ledger.config import Settings
 from ledger.proof import Proof, prove
 from ledger.sandbox.server import Sandbox
 
+DATA_DIR = TemporaryDirectory(prefix="sdx-mirrors-", ignore_cleanup_errors=True)
+"""Where mirrors keep the heads of their journals; gone at the end of the run."""
 DIALECTS = ("documented", "orders_quote", "mixed", "full")
 WITHIN_S = 40.0
 LOOK_AGAIN_S = 0.1
@@ -33,6 +37,7 @@ def settings_for(sandbox: Sandbox, **more: object) -> Settings:
         "weight_per_minute": 100_000,
         "silence_s": 3,
         "reconcile_every_s": 2,
+        "data_dir": Path(DATA_DIR.name),
         **more,
     }
     return Settings(**given)

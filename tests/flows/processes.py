@@ -164,6 +164,7 @@ class Bench:
             "HOME": str(self.folder),
             "PYTHONPATH": str(ROOT),
             "TMPDIR": "/tmp",
+            "SDX_DATA_DIR": str(self.folder / "data"),
             **{name: value for name, value in self.settings.items() if value},
             **{name: value for name, value in more.items() if value},
         }

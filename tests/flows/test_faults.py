@@ -17,7 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from ledger.app import Mirror
 from ledger.errors import KeyRefused
 from ledger.sandbox import dialects, faults
-from ledger.sandbox.books import Order
+from ledger.sandbox.books import PAIRS, Order
 from ledger.sandbox.dialects import event_json
 from ledger.sandbox.server import Sandbox
 from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, proof_of, settings_for, venue
@@ -123,7 +123,9 @@ async def test_frames_that_never_came_are_found_by_the_periodic_reconcile(
         await sandbox.fault({"do": "drop_frames", "n": 1000})
         await sandbox.step(30)
         await sandbox.fault({"do": "drop_frames", "n": 0})
-        proof = await holds(conn, sandbox, gaps=1)
+        await gaps_closed(conn, 2)
+        assert (await gap(conn, 2))["cause"] == "deaf", "who lost one frame may have lost others"
+        proof = await holds(conn, sandbox, gaps=2)
 
         assert proof.orders > known
         assert await conn.fetchval(STREAM_FRAMES) == 0
@@ -230,6 +232,28 @@ async def test_a_silent_socket_is_dead_in_time_and_its_gap_begins_when_it_was_la
         assert found["cause"] == "silent"
         assert found["from_ms"] <= silent_ms < found["until_ms"]
         await holds(conn, sandbox, gaps=2)
+
+
+@pytest.mark.parametrize("dialect", ["documented", "orders_quote"])
+async def test_an_old_order_that_lost_a_fill_and_was_closed_live_before_the_walk_is_asked_for(
+    dialect: str, database_url: str, conn: Any
+) -> None:
+    """Ten fields tell no executed quantity: the last fill alone looks like all of it."""
+    options = {"history": 300}
+    async with mirrored(database_url, conn, dialect, rest_lag_s=3, history=0, options=options) as (sandbox, _):
+        key = next(order.key for order in sandbox.books.open_orders() if order.status == "NEW")
+        step = PAIRS[key[0]].step
+        await sandbox.fault({"do": "refuse_ws", "for_s": 2})
+        await sandbox.fault({"do": "drop"})
+        await sandbox.until(lambda: sandbox.sockets == 0)
+        left = sandbox.hit(key, step).left
+        await sandbox.until(lambda: sandbox.sockets == 1)
+        assert sandbox.hit(key, left).status == "FILLED"
+        await gaps_closed(conn, 2)
+        proof = await holds(conn, sandbox, gaps=2)
+        assert proof.missing >= 1
+        missing = "SELECT missing_qty FROM ledger_v1.missing_executions WHERE symbol = $1 AND order_id = $2"
+        assert await conn.fetchval(missing, *key) == step
 
 
 @asynccontextmanager

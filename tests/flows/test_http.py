@@ -410,6 +410,32 @@ async def test_without_a_time_endpoint_the_date_header_tells_within_a_second() -
     assert clock.venue_now_ms() == 1_717_430_400_500
 
 
+async def test_the_first_answer_shows_a_clock_that_is_far_off_and_is_dated_right_itself() -> None:
+    clock = ManualClock(start_ms=1_717_430_400_000)
+    stamped = reply(200, '{"listenKey":"k"}', {"Date": "Mon, 03 Jun 2024 15:58:30 GMT"})  # 90 s before our clock
+    async with ScriptedHttp([stamped]) as server, client(server, clock) as venue:
+        answer = await venue.send(requests.create_listen_key())
+        assert (clock.offset_ms, answer.asked_ms) == (-89_500, 1_717_430_310_500)
+
+
+async def test_a_date_that_is_merely_rounded_or_came_from_a_cache_moves_nothing() -> None:
+    clock = ManualClock(start_ms=1_717_430_400_000)
+    rounded = reply(200, "{}", {"Date": "Mon, 03 Jun 2024 15:59:58 GMT"})
+    cached = reply(200, "{}", {"Date": "Mon, 03 Jun 2024 12:00:00 GMT", "Age": "14400"})
+    async with ScriptedHttp([rounded, cached]) as server, client(server, clock) as venue:
+        await venue.send(requests.account())
+        await venue.send(requests.account())
+        assert clock.offset_ms == 0
+
+
+async def test_setting_this_machines_clock_does_not_move_the_venues() -> None:
+    clock = ManualClock(start_ms=1_000_000)
+    assert clock.venue_now_ms() == 1_000_000
+    clock.jump(90_000)
+    clock.advance(2.5)
+    assert (clock.now_ms(), clock.venue_now_ms()) == (1_092_500, 1_002_500)
+
+
 async def test_of_two_round_trips_the_shorter_tells_the_time() -> None:
     clock = ManualClock(start_ms=1_000_000)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ledger.proof import Proof, prove
-from ledger.wire import embedded, loopback, postgres
+from ledger.wire import embedded, postgres
 from tests.flows.processes import (
     FAST,
     Bench,
@@ -167,23 +167,6 @@ async def test_ctrl_c_stops_the_service_with_exit_130(programs: Bench, conn: Any
     assert await service.stopped(signal.SIGINT, STOP_WITHIN_S) == 130
 
     assert await one(conn, "SELECT bool_or(live) FROM ledger_v1.coverage") is False
-
-
-async def test_two_services_on_one_account_end_in_the_venues_rows(programs: Bench, conn: Any) -> None:
-    venue = await programs.sandbox("--dialect", "mixed", "--rate", "25")
-    services = [programs.start("run"), programs.start("run")]
-    for service in services:
-        await service.says("gap closed")
-    await says(conn, "(SELECT max(stream_frames) > 60 FROM ledger.accounts)", "frames of both were written")
-    await loopback.post(f"{venue}/sandbox/fault", {"do": "drop"})
-    await says(conn, "(SELECT count(*) = 4 FROM ledger.gaps)", "both lost their socket and are back")
-    await pause(venue)
-    proof = await settled_proof(conn, venue)
-
-    assert proof.differences == []
-    assert proof.fills == proof.venue_fills > 0
-    assert [await service.stopped() for service in services] == [0, 0]
-    assert [e for service in services for e in service.events if e == "account failed, starting it again"] == []
 
 
 async def test_a_service_waits_for_a_venue_that_is_away_and_says_so(programs: Bench, conn: Any) -> None:

@@ -190,8 +190,8 @@ async def test_a_journal_from_before_the_chain_is_sealed_as_it_stands(conn: Any,
     await tell_a_story(conn)
     await postgres.downgrade(database_url, "0001")
     await conn.execute(
-        "INSERT INTO ledger.inbox SELECT account, seq + 1, source, session_id, frame_no + 1, received_at, kind, venue_ms,"
-        " asked_seq, question, raw, 'odd' FROM ledger.inbox; UPDATE ledger.accounts SET head_seq = 2"
+        "INSERT INTO ledger.inbox SELECT account, seq + 1, source, session_id, frame_no + 1, received_at, kind,"
+        " venue_ms, asked_seq, question, raw, 'odd' FROM ledger.inbox; UPDATE ledger.accounts SET head_seq = 2"
     )
     await postgres.upgrade(database_url)
     sealed = await conn.fetch("SELECT account, first_seq, last_seq FROM ledger.batches")

@@ -354,6 +354,22 @@ async def pairs_after(conn: Any, account: str, arrival: Sequence[Fact]) -> list[
     return [tuple(row)[:4] for row in found]
 
 
+async def test_an_answer_that_may_not_know_of_the_newest_fill_judges_no_twin(conn: Any) -> None:
+    """Two twins of 2, then 3 more; REST trails by a second and tells 4: that is the twins, not the first and the 3."""
+    await known(conn)
+    stream, reader = Session(), rest()
+    for _ in range(2):
+        await stream.tell(conn, order("PARTIALLY_FILLED", updated_ms=T_MS), fill(0, "2"))
+    await stream.tell(conn, order("FILLED", updated_ms=T_MS + 3000), fill(3000, "3", status="FILLED"))
+    for asked_ms in (3400, 3900):
+        await reader.tell(conn, order("FILLED"), settled("4"), asked_ms=asked_ms, lag_ms=1000)
+    assert await fills_of(conn, "qty") == [(2,), (2,), (3,)]
+    for asked_ms in (4000, 5000):
+        await reader.tell(conn, order("FILLED"), settled("7"), asked_ms=asked_ms, lag_ms=1000)
+    assert await order_of(conn, "executed_qty") == (7,)
+    assert await doubts(conn) == []
+
+
 async def test_a_self_trade_is_a_fill_of_each_of_its_orders(conn: Any) -> None:
     await known(conn)
     maker, taker = trade(41), trade(41, order_id=ORDER_ID + 1, side="SELL", is_maker=False)

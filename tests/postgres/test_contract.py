@@ -1,4 +1,4 @@
-"""The contract other people's queries rely on: names, types and order of the views, and a comment on everything."""
+"""The contract other people's queries rely on: names, types and order of views and functions, with comments on all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 GOLDEN = Path(__file__).with_name("contract_v1.txt")
+GOLDEN_FUNCTIONS = Path(__file__).with_name("contract_v1_functions.txt")
 
 
 async def test_the_views_are_as_promised(conn: Any) -> None:
@@ -22,7 +23,21 @@ async def test_the_views_are_as_promised(conn: Any) -> None:
     assert "".join(row["line"] + "\n" for row in columns) == GOLDEN.read_text("utf-8")
 
 
-async def test_the_schema_of_the_contract_holds_views_only(conn: Any) -> None:
+async def test_the_functions_are_as_promised(conn: Any) -> None:
+    functions = await conn.fetch(
+        """
+        SELECT format('%s(%s) %s', p.proname, pg_get_function_identity_arguments(p.oid), pg_get_function_result(p.oid))
+                   AS line,
+               p.prosecdef OR p.provolatile = 'v' AS is_risky, obj_description(p.oid, 'pg_proc') AS says,
+               has_function_privilege('public', p.oid, 'EXECUTE') AS for_all
+        FROM pg_proc p WHERE p.pronamespace = 'ledger_v1'::regnamespace ORDER BY p.proname, p.proargtypes::text
+        """
+    )
+    assert "".join(row["line"] + "\n" for row in functions) == GOLDEN_FUNCTIONS.read_text("utf-8")
+    assert [row["line"] for row in functions if row["is_risky"] or row["for_all"] or not row["says"]] == []
+
+
+async def test_the_schema_of_the_contract_holds_no_table(conn: Any) -> None:
     kinds = await conn.fetch("SELECT relname, relkind FROM pg_class WHERE relnamespace = 'ledger_v1'::regnamespace")
     assert {row["relkind"] for row in kinds} == {b"v"}
 

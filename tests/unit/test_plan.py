@@ -6,10 +6,13 @@ from collections.abc import Iterable
 
 import pytest
 
+from ledger.db.apply import WalkStep
 from ledger.db.reads import Known, OrderKey
-from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Snapshot
+from ledger.facts.types import Balance, Doubt, Exact, Fact, Fill, Order, Snapshot
 from ledger.reconcile import plan
-from ledger.reconcile.plan import Scope, Walk, quiet_symbols
+from ledger.reconcile.course import DAY_MS
+from ledger.reconcile.plan import Healing, Scope, Walk, quiet_symbols
+from ledger.reconcile.runner import time_left_s
 from ledger.venue import requests
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Market, Page
@@ -24,7 +27,8 @@ def known(
     untold: Iterable[OrderKey] = (),
     missing: Iterable[OrderKey] = (),
 ) -> Known:
-    return Known(100, symbols, tuple(open_orders), tuple(untold), tuple(missing))
+    """Orders on these symbols, all of which were walked before."""
+    return Known(100, symbols, tuple(open_orders), tuple(untold), tuple(missing), covered=frozenset(symbols))
 
 
 def walk(scope: Scope, state: Known, *, trades: bool = False, markets: bool = False, **more: object) -> Walk:
@@ -48,12 +52,34 @@ def holding(*assets: str) -> Page:
     return Page((Snapshot(balances),), rows=len(assets))
 
 
-def page(*facts: Fact, rows: int | None = None, first_ms: int | None = None, last_ms: int | None = None) -> Page:
-    return Page(facts, rows=len(facts) if rows is None else rows, first_ms=first_ms, last_ms=last_ms)
+def page(
+    *facts: Fact,
+    rows: int | None = None,
+    first_ms: int | None = None,
+    last_ms: int | None = None,
+    first_id: int | None = None,
+    last_id: int | None = None,
+) -> Page:
+    return Page(
+        facts,
+        rows=len(facts) if rows is None else rows,
+        first_ms=first_ms,
+        last_ms=last_ms,
+        first_id=first_id,
+        last_id=last_id,
+    )
 
 
 def orders_from(start_ms: int, symbol: str = "BTCUSDT") -> Request:
     return requests.all_orders(symbol, start_ms=start_ms)
+
+
+def orders_by_id(order_id: int) -> Request:
+    return requests.all_orders("BTCUSDT", order_id=order_id)
+
+
+def trades_by_id(trade_id: int) -> Request:
+    return requests.my_trades("BTCUSDT", from_id=trade_id)
 
 
 def trades_from(start_ms: int, symbol: str = "BTCUSDT") -> Request:
@@ -121,28 +147,89 @@ class TestPaging:
         assert one.answered(orders_from(0), page(rows=FULL - 1, first_ms=5, last_ms=7_000)) == []
         assert one.answered(orders_from(0), page(rows=0)) == []
 
-    def test_a_full_page_within_its_first_millisecond_is_reported_and_passed(self) -> None:
+    @pytest.mark.parametrize("kind", ["allOrders", "myTrades"])
+    def test_a_full_page_within_one_millisecond_goes_on_by_id_and_then_by_time_again(self, kind: str) -> None:
+        at, ask = (orders_from, orders_by_id) if kind == "allOrders" else (trades_from, trades_by_id)
+        one = walk(Scope(None), known("BTCUSDT"), trades=True)
+        one.first()
+
+        crowded = page(rows=FULL, first_ms=7_000, last_ms=7_000, first_id=1, last_id=1_000)
+        assert one.answered(at(0), page(rows=FULL, first_ms=5, last_ms=7_000)) == [at(7_000)]
+        assert one.answered(at(7_000), crowded) == [ask(1_000)]
+        still = page(rows=FULL, first_ms=7_000, last_ms=7_000, first_id=1_000, last_id=1_999)
+        assert one.answered(ask(1_000), still) == [ask(1_999)]
+        past = page(rows=FULL, first_ms=7_000, last_ms=9_000, first_id=1_999, last_id=2_998)
+        assert one.answered(ask(1_999), past) == [at(7_001)]
+        assert (one.stuck, one.doubts()) == ([], [])
+
+    def test_a_short_page_by_id_was_the_last_of_all(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+        one.answered(orders_from(0), page(rows=FULL, first_ms=0, last_ms=0, first_id=1, last_id=1_000))
+
+        short = page(rows=3, first_ms=0, last_ms=8, first_id=1_000, last_id=1_002)
+        assert one.answered(orders_by_id(1_000), short) == []
+        assert one.symbols_done == 1
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            page(rows=FULL, first_ms=9_000, last_ms=9_999, first_id=5_000, last_id=6_000),
+            page(rows=FULL, first_ms=0, last_ms=0, first_id=1_000, last_id=1_000),
+            page(rows=0),
+        ],
+        ids=["newest rows instead", "no id beyond the cursor", "nothing"],
+    )
+    def test_where_ids_are_not_honoured_the_crowded_millisecond_is_reported_and_passed(self, answer: Page) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+        one.answered(orders_from(0), page(rows=FULL, first_ms=0, last_ms=0, first_id=1, last_id=1_000))
+
+        assert one.answered(orders_by_id(1_000), answer) == [orders_from(1)]
+        (told,) = one.stuck
+        assert told == ("allOrders BTCUSDT: 1000 rows within the millisecond 0, the venue cannot be asked for the rest")
+        assert one.doubts() == [Doubt("history_unreachable", told, None, None)]
+        assert one.doubts() == [], "told once"
+
+    def test_a_crowded_millisecond_without_ids_is_reported_and_passed(self) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
         one.first()
 
-        nexts = one.answered(orders_from(7_000), page(rows=FULL, first_ms=7_000, last_ms=7_000))
-
-        assert nexts == [orders_from(7_001)]
-        (told,) = one.stuck
-        assert "1000 rows within the millisecond 7000" in told
-        assert "allOrders BTCUSDT" in told
+        assert one.answered(orders_from(0), page(rows=FULL, first_ms=0, last_ms=0)) == [orders_from(1)]
+        assert len(one.stuck) == 1
 
     def test_a_venue_that_ignores_the_start_is_reported_and_not_asked_for_ever(self) -> None:
         one = walk(Scope(GAP_MS), known("BTCUSDT"), trades=True)
         one.first()
         start = GAP_MS - plan.OVERLAP_MS
 
-        nexts = one.answered(trades_from(start), page(rows=FULL, first_ms=start - 1, last_ms=GAP_MS))
+        newest = page(rows=FULL, first_ms=start - 1, last_ms=GAP_MS, first_id=50, last_id=1_049)
+        assert one.answered(trades_from(start), newest) == []
+        askew, told = one.stuck
+        assert askew == "myTrades BTCUSDT: expected rows from startTime on, got rows from before it"
+        assert told == "myTrades BTCUSDT: the venue ignores startTime, so only its newest rows can be read"
 
-        assert nexts == []
-        (told,) = one.stuck
-        assert "myTrades BTCUSDT" in told
-        assert "ignores startTime" in told
+    def test_in_a_first_load_a_venue_that_ignores_the_start_is_read_by_id_from_the_first(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+        newest = page(rows=FULL, first_ms=5_000, last_ms=6_000, first_id=1_500, last_id=2_499)
+
+        assert one.answered(orders_from(0), newest) == [orders_from(6_000)]
+        assert one.answered(orders_from(6_000), newest) == [orders_by_id(0)]
+        oldest = page(rows=FULL, first_ms=10, last_ms=4_000, first_id=1, last_id=1_600)
+        assert one.answered(orders_by_id(0), oldest) == [orders_by_id(1_600)]
+        assert one.answered(orders_by_id(1_600), page(rows=900, first_ms=4_000, last_ms=6_000, first_id=1_600)) == []
+        assert [doubt.kind for doubt in one.doubts()] == ["rest_window"], "odd, but nothing is missing"
+
+    def test_a_venue_that_ignores_the_ids_too_is_reported(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+        newest = page(rows=FULL, first_ms=5_000, last_ms=6_000, first_id=1_500, last_id=2_499)
+        one.answered(orders_from(0), newest)
+        one.answered(orders_from(6_000), newest)
+
+        assert one.answered(orders_by_id(0), newest) == []
+        assert "ignores startTime" in one.stuck[-1]
 
     def test_however_a_venue_answers_the_same_full_page_the_walk_ends(self) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
@@ -152,9 +239,9 @@ class TestPaging:
             assert asked < 20
             request = waiting.pop()
             if request.kind == "allOrders":
-                waiting += one.answered(request, page(rows=FULL, first_ms=1_000, last_ms=2_000))
+                waiting += one.answered(request, page(rows=FULL, first_ms=1_000, last_ms=2_000, first_id=3, last_id=4))
 
-        assert len(one.stuck) == 1
+        assert "ignores startTime" in one.stuck[-1]
 
     def test_trades_of_one_order_are_paged_by_trade_id_inclusive(self) -> None:
         one = walk(Scope(GAP_MS), known("BTCUSDT", missing=[("BTCUSDT", 9)]), trades=True)
@@ -164,10 +251,21 @@ class TestPaging:
 
         assert nexts == [requests.my_trades("BTCUSDT", order_id=9, from_id=1_500)]
 
-    def test_a_full_page_without_any_readable_time_ends_there(self) -> None:
+    def test_a_full_page_without_any_readable_time_goes_on_by_id(self) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+
+        assert one.answered(orders_from(0), page(rows=FULL, first_id=1, last_id=1_000)) == [orders_by_id(1_000)]
+        more = page(rows=FULL, first_id=1_000, last_id=1_999)
+        assert one.answered(orders_by_id(1_000), more) == [orders_by_id(1_999)]
+
+    def test_a_full_page_without_time_and_id_ends_there_and_says_so(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
 
         assert one.answered(orders_from(0), page(rows=FULL)) == []
+        (told,) = one.stuck
+        assert "tells no times" in told
 
     def test_nothing_is_asked_twice_but_the_account(self) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
@@ -215,14 +313,13 @@ class TestOrders:
 
 
 class TestSymbols:
-    def test_a_symbol_first_seen_in_an_answer_is_walked_too(self) -> None:
+    def test_a_symbol_first_seen_in_an_answer_is_walked_too_from_the_beginning(self) -> None:
         one = walk(Scope(GAP_MS), known("BTCUSDT"), trades=True)
         one.first()
 
         nexts = one.answered(requests.open_orders(), page(order("SOLUSDT", 1)))
 
-        start = GAP_MS - plan.OVERLAP_MS
-        assert nexts == [orders_from(start, "SOLUSDT"), trades_from(start, "SOLUSDT")]
+        assert nexts == [orders_from(0, "SOLUSDT"), trades_from(0, "SOLUSDT")]
         assert one.symbols == ("BTCUSDT", "SOLUSDT")
 
     @pytest.mark.parametrize("from_ms", [None, GAP_MS], ids=["first start", "gap"])
@@ -246,20 +343,35 @@ class TestSymbols:
         assert one.answered(orders_from(0, "BNBUSDT"), page()) == []
         assert one.answered(orders_from(0, "SHIBUSDT"), page(order("SHIBUSDT", 1))) == [trades_from(0, "SHIBUSDT")]
 
+    def test_a_guess_that_shows_orders_in_a_gap_is_walked_from_the_beginning_then(self) -> None:
+        one = walk(Scope(GAP_MS), known("BTCUSDT"), trades=True)
+        one.first()
+        guess = orders_from(GAP_MS - plan.OVERLAP_MS, "SHIBUSDT")
+
+        assert one.answered(requests.account(), holding("USDT", "SHIB")) == [guess]
+        assert one.answered(guess, page(order("SHIBUSDT", 1))) == [
+            orders_from(0, "SHIBUSDT"),
+            trades_from(0, "SHIBUSDT"),
+        ]
+
     def test_an_account_of_a_thousand_assets_is_not_guessed_at_without_end(self) -> None:
         one = walk(Scope(None), known())
         assets = [f"COIN{number}" for number in range(1_000)]
 
         assert len(one.answered(requests.account(), holding("USDT", "BTC", *assets))) == plan.CANDIDATES_MAX
 
-    def test_where_the_venue_lists_its_markets_only_those_are_guessed(self) -> None:
+    def test_where_the_venue_lists_its_markets_only_those_are_guessed_and_in_a_first_load_all_of_them(self) -> None:
         one = walk(Scope(None), known(), markets=True)
         listed = Page(rows=2, markets=(Market("SHIBUSDT", "SHIB", "USDT"), Market("XRPUSDT", "XRP", "USDT")))
         one.answered(requests.exchange_info(), listed)
 
         nexts = one.answered(requests.account(), holding("USDT", "BTC", "SHIB"))
 
-        assert [request.symbol for request in nexts] == ["SHIBUSDT"]
+        assert [request.symbol for request in nexts] == ["SHIBUSDT", "XRPUSDT"], "the likely ones first"
+        later = walk(Scope(GAP_MS), known("BTCUSDT"), markets=True)
+        later.answered(requests.exchange_info(), listed)
+        guessed = later.answered(requests.account(), holding("USDT", "BTC", "SHIB"))
+        assert [request.symbol for request in guessed] == ["SHIBUSDT"]
 
     def test_a_refused_guess_is_told_from_a_refused_symbol_and_never_asked_again(self) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
@@ -328,7 +440,7 @@ class TestQuietPass:
 
 
 def test_a_venue_that_takes_no_open_end_is_asked_day_by_day_up_to_now() -> None:
-    day_ms = plan.DAY_MS
+    day_ms = DAY_MS
     it = walk(Scope(GAP_MS + plan.OVERLAP_MS), known("BTCUSDT"), now_ms=GAP_MS + 2 * day_ms)
     it.first()
 
@@ -343,12 +455,211 @@ def test_a_venue_that_takes_no_open_end_is_asked_day_by_day_up_to_now() -> None:
     assert it.stuck == []
 
 
-def test_days_since_the_beginning_are_never_enumerated() -> None:
+def test_days_since_the_beginning_are_never_enumerated_but_read_by_id() -> None:
     it = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS)
     it.first()
 
     assert it.too_wide(orders_from(0)) == [requests.all_orders("BTCUSDT")]
+    newest = page(rows=FULL, first_ms=5_000, last_ms=6_000, first_id=500, last_id=1_499)
+    assert it.answered(requests.all_orders("BTCUSDT"), newest) == [orders_by_id(0)]
+    assert it.answered(orders_by_id(0), page(rows=FULL, first_ms=1, last_ms=5_500, first_id=9, last_id=900)) == [
+        orders_by_id(900)
+    ]
+    assert it.stuck == []
+
+
+def test_where_that_is_not_honoured_either_the_newest_page_is_what_there_is_and_it_says_what_to_set() -> None:
+    it = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS)
+    it.first()
+    it.too_wide(orders_from(0))
+    newest = page(rows=FULL, first_ms=5_000, last_ms=6_000, first_id=500, last_id=1_499)
+    it.answered(requests.all_orders("BTCUSDT"), newest)
+
+    assert it.answered(orders_by_id(0), newest) == []
     assert "set SDX_HISTORY_START" in it.stuck[0]
+
+
+def test_a_newest_page_that_is_not_full_is_everything_there_is() -> None:
+    it = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS)
+    it.first()
+    it.too_wide(orders_from(0))
+
+    assert it.answered(requests.all_orders("BTCUSDT"), page(rows=FULL - 1, first_ms=5, last_ms=6)) == []
+    assert (it.stuck, it.symbols_done) == ([], 1)
+
+
+def test_a_venue_that_refuses_even_a_day_is_not_asked_for_ever() -> None:
+    it = walk(Scope(GAP_MS + plan.OVERLAP_MS), known("BTCUSDT"), now_ms=GAP_MS + DAY_MS)
+    it.first()
+    (day,) = it.too_wide(orders_from(GAP_MS))
+
+    assert it.too_wide(day) == []
+    assert it.stuck == ["allOrders BTCUSDT: the venue refuses even the span of a day"]
+
+
+class TestRowsNobodyAskedFor:
+    """They are taken, they are told, and where something may be missing the market does not count as walked."""
+
+    def window(self) -> tuple[Walk, Request]:
+        it = walk(Scope(GAP_MS + plan.OVERLAP_MS), known("BTCUSDT"), now_ms=GAP_MS + DAY_MS, healing=Healing(1, 1))
+        it.first()
+        (day,) = it.too_wide(orders_from(GAP_MS))
+        return it, day
+
+    @pytest.mark.parametrize(
+        ("answer", "told"),
+        [
+            (page(rows=1, first_ms=GAP_MS - 1, last_ms=GAP_MS), "rows from startTime on, got rows from before it"),
+            (page(rows=1, first_ms=GAP_MS, last_ms=GAP_MS + DAY_MS), "rows up to endTime, got rows from after it"),
+            (page(order("ETHUSDT", 1)), "rows of BTCUSDT, got rows of ETHUSDT"),
+            (
+                page(Order("BTCUSDT", 2, created_ms=GAP_MS + 5), Order("BTCUSDT", 1, created_ms=GAP_MS + 4)),
+                "oldest rows first, got another order",
+            ),
+        ],
+        ids=["before", "after", "other symbol", "descending"],
+    )
+    def test_each_kind_is_told_once_with_the_question(self, answer: Page, told: str) -> None:
+        it, day = self.window()
+
+        (another,) = [one for one in it.answered(day, answer) if one.symbol == "BTCUSDT"]
+        (doubt,) = it.doubts()
+        assert (doubt.kind, doubt.subject) == ("rest_window", "allOrders BTCUSDT")
+        assert it.stuck == [f"allOrders BTCUSDT: expected {told}"]
+        it.answered(another, answer)
+        assert told not in [f"{doubt.expected}, got {doubt.actual}" for doubt in it.doubts()]
+
+    def test_rows_as_asked_are_not_doubted(self) -> None:
+        it, day = self.window()
+        fine = [Order("BTCUSDT", n, created_ms=GAP_MS + n // 2) for n in range(4)]
+        it.answered(day, page(*fine, first_ms=GAP_MS, last_ms=GAP_MS + DAY_MS - 1))
+
+        assert it.doubts() == []
+
+    def test_a_market_of_which_rows_may_be_missing_is_not_walked_and_met_again(self) -> None:
+        it = walk(Scope(GAP_MS), known("BTCUSDT"), healing=Healing(1, 1))
+        it.first()
+        request, answer = orders_from(GAP_MS - plan.OVERLAP_MS), page(order("ETHUSDT", 1))
+        it.answered(request, answer)
+
+        assert it.step(request, answer, GAP_MS) is None
+
+
+class TestSteps:
+    """What a gap's walk remembers, and what another one makes of it."""
+
+    ASKED_MS = GAP_MS + 3_600_000
+
+    def test_a_full_page_remembers_where_the_next_question_starts(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), healing=Healing(3, 4))
+        one.first()
+        full = page(rows=FULL, first_ms=5, last_ms=7_000)
+        one.answered(orders_from(0), full)
+
+        assert one.step(orders_from(0), full, self.ASKED_MS) == WalkStep(
+            3, "BTCUSDT", "allOrders", 7_000, None, self.ASKED_MS, done=False, rows=FULL
+        )
+
+    def test_the_last_page_is_sure_of_everything_but_the_last_minute(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), trades=True, healing=Healing(3, 4))
+        one.first()
+        one.answered(orders_from(0), page())
+
+        step = one.step(orders_from(0), page(), self.ASKED_MS)
+        assert step is not None
+        assert (step.start_ms, step.done, step.covers) == (self.ASKED_MS - plan.OVERLAP_MS, True, None)
+
+    def test_the_last_kind_to_end_covers_the_market_back_to_the_first_day(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), trades=True, healing=Healing(3, 4), beginning_ms=9)
+        one.first()
+        one.answered(trades_from(9), page())
+        first = one.step(trades_from(9), page(), self.ASKED_MS)
+        one.answered(orders_from(9), page())
+        second = one.step(orders_from(9), page(), self.ASKED_MS)
+
+        assert first is not None
+        assert second is not None
+        assert (first.covers, second.covers, second.from_ms) == (None, 4, 9)
+
+    def test_a_guess_without_orders_is_remembered_and_no_market(self) -> None:
+        one = walk(Scope(None), known(), trades=True, healing=Healing(1, 1))
+        one.first()
+        one.answered(requests.account(), holding("USDT", "SHIB", "BNB"))
+        one.answered(orders_from(0, "SHIBUSDT"), page())
+        one.answered(orders_from(0, "BNBUSDT"), page(order("BNBUSDT", 1)))
+        shib = one.step(orders_from(0, "SHIBUSDT"), page(), self.ASKED_MS)
+        bnb = one.step(orders_from(0, "BNBUSDT"), page(), self.ASKED_MS)
+        one.answered(trades_from(0, "BNBUSDT"), page())
+        traded = one.step(trades_from(0, "BNBUSDT"), page(), self.ASKED_MS)
+
+        assert [step and (step.done, step.covers) for step in (shib, bnb, traded)] == [
+            (True, None),
+            (True, None),
+            (True, 1),
+        ]
+
+    def test_other_answers_are_no_steps(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), healing=Healing(1, 1))
+
+        assert one.step(requests.open_orders(), page(), GAP_MS) is None
+        assert one.step(requests.my_trades("BTCUSDT", order_id=3), page(), GAP_MS) is None
+
+    def test_a_walk_goes_on_where_another_was_broken_off(self) -> None:
+        steps = (
+            WalkStep(1, "BTCUSDT", "allOrders", 500, None, GAP_MS, done=True, rows=3),
+            WalkStep(1, "BTCUSDT", "myTrades", 600, None, GAP_MS - 1, done=True, rows=3),
+            WalkStep(1, "ETHUSDT", "allOrders", 700, 900, GAP_MS, done=False, rows=3),
+        )
+        again = Healing(1, 2, fresh_ms=GAP_MS, steps=steps)
+        one = walk(Scope(None), known("BTCUSDT", "ETHUSDT"), trades=True, healing=again)
+
+        assert one.first()[2:] == [
+            trades_from(600),  # asked before REST could know all of the newest gap
+            requests.all_orders("ETHUSDT", start_ms=700, end_ms=900),
+            trades_from(0, "ETHUSDT"),
+        ]
+        one.answered(trades_from(600), page())
+        step = one.step(trades_from(600), page(), GAP_MS)
+        assert step is not None
+        assert step.covers == 2
+
+    def test_a_quiet_pass_covers_no_gap_but_makes_a_market_known(self) -> None:
+        state = Known(100, ("BTCUSDT",), (), (), ())
+        one = walk(Scope(GAP_MS, ("BTCUSDT",)), state, healing=Healing(covers=0))
+        assert one.first()[2:] == [orders_from(0)], "never walked before"
+        one.answered(orders_from(0), page())
+
+        step = one.step(orders_from(0), page(), GAP_MS)
+        assert step is not None
+        assert (step.gap_id, step.covers, step.from_ms) == (None, 0, None)
+
+    def test_symbols_named_by_the_user_are_known_from_where_they_were_asked(self) -> None:
+        one = walk(Scope(GAP_MS, ("BTCUSDT",), strict=True), known(), healing=Healing(covers=0))
+        start = orders_from(GAP_MS - plan.OVERLAP_MS)
+        assert one.first()[2:] == [start]
+        one.answered(start, page())
+
+        step = one.step(start, page(), GAP_MS)
+        assert step is not None
+        assert step.from_ms == GAP_MS
+
+
+class TestHowLong:
+    def test_a_course_half_way_through_its_time_has_as_many_pages_to_come(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), now_ms=10_000)
+        one.first()
+        one.answered(orders_from(0), page(rows=FULL, first_ms=2_000, last_ms=6_000))
+
+        assert one.pages_left() == 0.0, "the one page is known to be asked"
+        one.answered(orders_from(6_000), page(rows=FULL, first_ms=6_000, last_ms=7_000))
+        assert one.pages_left() == pytest.approx(2 * 3_000 / 5_000 - 1)
+
+    def test_the_budget_decides_where_it_is_slower_than_the_venue(self) -> None:
+        fast = time_left_s(answers=10, elapsed_s=1.0, questions=20, weight=200, used=0, limit=600)
+        slow = time_left_s(answers=10, elapsed_s=1.0, questions=20, weight=1_500, used=300, limit=600)
+
+        assert (fast, slow) == (2.0, 120.0)
+        assert time_left_s(answers=0, elapsed_s=0.0, questions=20, weight=1, used=0, limit=600) is None
 
 
 def test_an_order_told_with_two_ends_is_asked_for_by_itself_even_when_a_page_had_it() -> None:

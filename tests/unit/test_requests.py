@@ -115,3 +115,34 @@ def test_undocumented_cursors_of_my_trades_are_refused(cursor: dict[str, int]) -
 def test_contradicting_cursors_of_all_orders_are_refused(cursor: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         requests.all_orders("BTCUSDT", **cursor)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        requests.account(),
+        requests.open_orders(),
+        requests.open_orders("BTCUSDT"),
+        requests.query_order("BTCUSDT", 7),
+        requests.query_order("BTCUSDT", 7, settle=True),
+        requests.all_orders("BTCUSDT", start_ms=1, end_ms=2, limit=5),
+        requests.all_orders("币安USDT", order_id=7),
+        requests.my_trades("BTCUSDT", order_id=7, from_id=9),
+        requests.my_trades("BTCUSDT", start_ms=1),
+        requests.my_trades("A&B=C USDT", start_ms=1),
+        requests.exchange_info(),
+        requests.server_time(),
+    ],
+    ids=repr,
+)
+def test_a_question_kept_in_the_journal_is_the_request_again(asked: Request) -> None:
+    again = requests.from_question(asked.kind, asked.question)
+
+    assert again.question == asked.question
+    assert (again.kind, again.symbol, again.order_id) == (asked.kind, asked.symbol, asked.order_id)
+
+
+@pytest.mark.parametrize("text", ["", "note symbol_refused BTCUSDT", "GET", "POST /api/v1/userDataStream"])
+def test_what_is_no_question_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a question such as GET /api/v1/account"):
+        requests.from_question("account", text)

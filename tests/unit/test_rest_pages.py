@@ -180,6 +180,7 @@ def test_a_negative_cumulative_quote_is_not_known() -> None:
     [
         ({"executedQty": "-1"}, "field executedQty: expected a decimal of zero or more, got '-1'"),
         ({"executedQty": "NaN"}, "field executedQty: expected a decimal, got 'NaN'"),
+        ({"executedQty": "0.011"}, "field executedQty: expected at most the ordered '0.01000000', got '0.011'"),
         ({"price": 1.5}, "field price: expected str | null, got the number 1.5"),
         ({"price": float("nan")}, "field price: expected str | null, got the number NaN"),
         ({"origQty": 1}, "field origQty: expected str | null, got 1"),
