@@ -523,13 +523,14 @@ def discrepancy_list(
 
 
 def print_discrepancies(rows: list[dict[str, Any]]) -> None:
-    """One line each, for a person."""
-    table = Table("account", "id", "kind", "subject", "amount", "expected", "actual", "settled")
+    """A few lines each, for a person; amounts are never cut short."""
     for row in rows:
-        amount = "" if row["residual"] is None else f"{row['residual']:+f}"
-        told = [row["expected"] or "", row["actual"] or "", row["resolution"] or ""]
-        table.add_row(row["account"], str(row["discrepancy_id"]), row["kind"], row["subject"], amount, *told)
-    Console().print(table)
+        amount = "" if row["residual"] is None else f"  {row['residual']:+f}"
+        typer.echo(f"{row['account']} {row['discrepancy_id']}  {row['kind']}  {row['subject']}{amount}")
+        typer.echo(f"    since     {row['opened_at']:%Y-%m-%d %H:%M:%S} UTC, journal row {row['evidence_seq']}")
+        for name in ("expected", "actual", "resolution"):
+            if row[name]:
+                typer.echo(f"    {name:<9} {row[name]}")
 
 
 @discrepancy_cli.command("resolve")

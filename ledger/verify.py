@@ -238,6 +238,9 @@ async def _look(conn: Any, http: VenueHttp, account: str, request: Request) -> s
     return {_Difference(request.kind, key, found) for key, found in pairs}
 
 
+PAIRED_WITHIN_MS = 1000
+"""A fill of the stream and a trade of REST are one when their times differ by no more (see ledger.land_fill)."""
+
 Pairs = list[tuple[str, str]]
 """What differs: its key, and both sides in words."""
 
@@ -288,27 +291,42 @@ async def _orders(conn: Any, account: str, told: Mapping[OrderKey, Order]) -> Pa
 async def _fills(conn: Any, account: str, told: list[Fill]) -> Pairs:
     rows = await conn.fetch(
         """
-        SELECT f.symbol, f.order_id, f.trade_id, f.price, f.qty, f.fee FROM ledger_v1.fills f
-        JOIN unnest($2::text[], $3::bigint[], $4::bigint[]) AS k(symbol, order_id, trade_id)
-            ON f.symbol = k.symbol AND f.order_id = k.order_id AND f.trade_id = k.trade_id WHERE f.account = $1
+        SELECT f.symbol, f.order_id, f.trade_id, f.price, f.qty, f.fee, f.executed_ms FROM ledger_v1.fills f
+        JOIN (SELECT DISTINCT * FROM unnest($2::text[], $3::bigint[]) AS u(symbol, order_id)) k
+            ON f.symbol = k.symbol AND f.order_id = k.order_id WHERE f.account = $1
         """,
         account,
         [fill.symbol for fill in told],
         [fill.order_id for fill in told],
-        [fill.trade_id for fill in told],
     )
     # An order that met one of one's own is a second fill of the same trade id.
-    here = {(row["symbol"], row["order_id"], row["trade_id"]): row for row in rows}
+    here = {(row["symbol"], row["order_id"], row["trade_id"]): row for row in rows if row["trade_id"] is not None}
+    nameless = [row for row in rows if row["trade_id"] is None]
     found: Pairs = []
     for fill in told:
         key = f"{fill.symbol}/{fill.order_id}/t{fill.trade_id}"
-        row = here.get((fill.symbol, fill.order_id, fill.trade_id))
+        row = here.get((fill.symbol, fill.order_id, fill.trade_id)) or _take_nameless(nameless, fill)
         theirs = f"{fill.qty} at {fill.price}, fee {fill.fee}, at the venue"
         if row is None:
             found.append((key, f"{theirs}, not here"))
         elif any(_differ(row[name], getattr(fill, name)) for name in ("price", "qty", "fee")):
             found.append((key, f"{row['qty']} at {row['price']}, fee {row['fee']}, here, {theirs}"))
     return found
+
+
+def _take_nameless(nameless: list[Any], fill: Fill) -> Any | None:
+    """The fill that a stream without trade ids told of this trade: the next walk will give it its id."""
+    same = [
+        row
+        for row in nameless
+        if (row["symbol"], row["order_id"]) == (fill.symbol, fill.order_id)
+        and not any(_differ(row[name], getattr(fill, name)) for name in ("price", "qty", "fee"))
+        and abs(row["executed_ms"] - fill.executed_ms) <= PAIRED_WITHIN_MS
+    ]
+    nearest = min(same, key=lambda row: abs(row["executed_ms"] - fill.executed_ms), default=None)
+    if nearest is not None:
+        nameless.remove(nearest)
+    return nearest
 
 
 def _differ(ours: Decimal | None, theirs: str | None) -> bool:

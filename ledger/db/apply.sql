@@ -611,14 +611,20 @@ BEGIN
             -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
             LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(x_symbol, x_order, x_side) AS u(symbol, order_id, side)
                 WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
+        ), judged AS (
+            -- The stream moved the order and told no executed quantity, and this answer may not know of that move yet.
+            SELECT d.*, coalesce(d.told AND p_source = 'rest' AND (d.old).seq > coalesce((d.old).told_seq, 0)
+                                 AND (d.old).updated_ms > f_venue_ms[d.frame] - p_lag_ms, false) AS stale
+            FROM drafted d
         ), merged AS (
             -- What the stream adds after a loss says nothing of what was lost: such an order must be asked for again.
-            SELECT d.*, CASE WHEN d.told THEN d.seq ELSE (d.old).told_seq END AS told_seq,
-                   CASE WHEN d.told THEN d.executed > d.fills_qty
+            SELECT d.*, CASE WHEN d.stale THEN coalesce((d.old).told_seq, 0) WHEN d.told THEN d.seq
+                        ELSE (d.old).told_seq END AS told_seq,
+                   CASE WHEN d.stale THEN true WHEN d.told THEN d.executed > d.fills_qty
                         -- Trades of REST are complete: once they reach what was told, nothing is lost any more.
                         WHEN p_source = 'rest' THEN coalesce((d.old).wounded, false) AND d.executed > d.fills_qty
                         ELSE coalesce((d.old).wounded, false) END AS wounded
-            FROM drafted d
+            FROM judged d
         ), put AS (
             INSERT INTO ledger.orders AS t (
                 account, symbol, order_id, client_order_id, side, type, time_in_force, price, orig_qty,
@@ -634,7 +640,7 @@ BEGIN
                    m.created, m.updated, m.fills_qty, m.fills_quote, m.told_seq, m.wounded, m.seq
             FROM merged m
             WHERE m.fresh OR m.wins OR m.wounded IS DISTINCT FROM (m.old).wounded
-               OR (m.wounded AND m.told AND (m.old).seq > (m.old).told_seq)
+               OR (m.wounded AND m.told AND NOT m.stale AND (m.old).seq > (m.old).told_seq)
                OR (m.client, m.side, m.type, m.tif, m.price, m.orig, m.executed, m.quote, m.created, m.updated,
                    m.fills_qty, m.fills_quote)
                   IS DISTINCT FROM

@@ -130,6 +130,20 @@ async def active_symbols(conn: Any, account: str, *, since_seq: int) -> list[str
     return [row["symbol"] for row in rows]
 
 
+async def to_do(conn: Any, account: str) -> tuple[bool, bool]:
+    """Whether a gap is open, and whether GET order may have to settle a doubt: one look for a reconciler at rest."""
+    row = await conn.fetchrow(
+        """
+        SELECT EXISTS (SELECT FROM ledger.gaps WHERE account = $1 AND closed_at IS NULL) AS gaps,
+               EXISTS (SELECT FROM ledger.fills WHERE account = $1 AND state = 'provisional')
+               OR EXISTS (SELECT FROM ledger.orders WHERE account = $1 AND wounded AND seq > told_seq)
+               OR EXISTS (SELECT FROM ledger.suspects WHERE account = $1) AS doubts
+        """,
+        account,
+    )
+    return row["gaps"], row["doubts"]
+
+
 async def provisional_orders(conn: Any, account: str, *, until_ms: int) -> list[OrderKey]:
     """Orders with provisional fills that have been quiet since ``until_ms`` (venue clock): REST knows all of them."""
     rows = await conn.fetch(

@@ -174,6 +174,7 @@ class Reconciler:
         self._compared_ms = 0
         self._explainer = Explainer(account, writer, clock, assets_of=rules.assets_of, fence=fence)
         self._looks_left = 0
+        self._weight_told: int | None = None
         self._has_missed = False
 
     @property
@@ -209,11 +210,12 @@ class Reconciler:
 
         Raises VenueError when the venue did not answer; whatever was open is still open.
         """
-        gaps = await self._writer.run(lambda conn: coverage.open_gaps(conn, self._account))
+        has_gaps, has_doubts = await self._writer.run(lambda conn: reads.to_do(conn, self._account))
+        gaps = await self._writer.run(lambda conn: coverage.open_gaps(conn, self._account)) if has_gaps else []
         now_s = self._clock.monotonic_s()
         if gaps:
             await self.heal(gaps)
-        elif await self._settle():
+        elif has_doubts and await self._settle():
             pass
         elif self._vote_s is not None and now_s >= self._vote_s:
             self._vote_s = None
@@ -229,7 +231,9 @@ class Reconciler:
 
     async def _tell_weight(self) -> None:
         used = self._http.weight_used()
-        await self._writer.run(lambda conn: coverage.set_weight(conn, self._account, used))
+        if used != self._weight_told:
+            await self._writer.run(lambda conn: coverage.set_weight(conn, self._account, used))
+            self._weight_told = used
 
     async def _known(self, *, missing: bool) -> Known:
         return await self._writer.run(lambda conn: reads.known_state(conn, self._account, missing=missing))

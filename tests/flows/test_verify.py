@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -150,11 +151,14 @@ async def test_a_person_reads_what_is_broken_and_a_program_too(programs: Bench, 
 
 
 async def test_replay_without_the_owners_rights_says_what_to_set(programs: Bench, conn: Any, database_url: str) -> None:
-    role = f"{database_url.rpartition('/')[2]}_guest"
+    parts = urlsplit(database_url)
+    role = f"{parts.path[1:]}_guest"
     await conn.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA ledger, ledger_v1 TO {role}")
     await conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO {role}")
     try:
-        guest = database_url.replace("postgres@", f"{role}@")
+        guest = urlunsplit(
+            urlsplit(database_url)._replace(netloc=f"{role}@{urlsplit(database_url).netloc.rpartition('@')[2]}")
+        )
         code, _, err = await programs.done("replay", settings={"SDX_DATABASE_URL": guest})
         assert (code, "set SDX_OWNER_DATABASE_URL" in err) == (5, True), err
     finally:

@@ -377,7 +377,8 @@ async def test_a_withheld_fill_shows_as_its_effect(conn: Any, seed: int) -> None
     lost = singles[len(singles) // 2]
     await apply.apply(conn, Socket().received([*venue.frames[:lost], *venue.frames[lost + 1 :]]))
     for key in 2 * await provisional(conn):
-        await rest().tell(conn, Settlement(key[0], key[1], Exact(format(venue.truth.orders[key].executed_qty, "f"))))
+        executed = Exact(format(venue.truth.orders[key].executed_qty, "f"))
+        await rest().tell(conn, Settlement(key[0], key[1], executed), asked_ms=FAR_MS)
     await two_snapshots(conn, venue)
     expected = movements_of(venue.truth) + effects_of(venue, venue.frames[lost])
     assert summed(await judge.settle()) == summed(expected)

@@ -91,7 +91,7 @@ async def test_an_order_that_lost_fills_is_asked_again_once_it_moved_on_and_was_
     await Session().tell(conn, order("PARTIALLY_FILLED", updated_ms=T_MS + 100), fill(100))
     assert await wounded(conn, T_MS + 99) == [], "REST may not know of it yet"
     assert await wounded(conn, T_MS + 100) == [KEY]
-    await rest().tell(conn, order("PARTIALLY_FILLED", executed_qty="6", updated_ms=T_MS + 100))
+    await rest().tell(conn, order("PARTIALLY_FILLED", executed_qty="6", updated_ms=T_MS + 100), asked_ms=100)
     assert await wounded(conn, T_MS + 9999) == [], "asked and told"
 
 

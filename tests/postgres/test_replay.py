@@ -274,9 +274,8 @@ async def test_two_at_once_are_refused(story: Any, database_url: str) -> None:
             await replayed(database_url)
 
 
-async def test_who_does_not_own_the_schema_is_told_what_to_set(story: Any, server_url: str, database_url: str) -> None:
-    name = database_url.rpartition("/")[2]
-    role = f"{name}_guest"
+async def test_who_does_not_own_the_schema_is_told_what_to_set(story: Any) -> None:
+    role = f"{await story.fetchval('SELECT current_database()')}_guest"
     await story.execute(f"CREATE ROLE {role}")
     try:
         await story.execute(f"GRANT USAGE ON SCHEMA ledger TO {role}; SET ROLE {role}")
