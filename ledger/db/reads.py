@@ -212,6 +212,27 @@ async def snapshot_in_doubt(conn: Any, account: str) -> bool:
     return found
 
 
+async def balance_missed_since_ms(conn: Any, account: str, *, after_seq: int, until_ms: int) -> int | None:
+    """Since when (venue clock, ms) REST alone has told a balance that the stream should have brought; None: it did.
+
+    Looks at what was told after journal row ``after_seq`` and changed before ``until_ms``. A balance that comes and
+    goes within one instant was brought, though REST had to say which state is the last.
+    """
+    since_ms: int | None = await conn.fetchval(
+        """
+        SELECT min(b.as_of_ms) FROM ledger.balances b
+        WHERE b.account = $1 AND b.source = 'rest' AND b.seq > $2 AND b.as_of_ms < $3
+          AND NOT EXISTS (SELECT FROM ledger.balance_history h WHERE h.account = $1 AND h.asset = b.asset
+                          AND h.as_of_ms BETWEEN b.as_of_ms - 1000 AND b.as_of_ms AND h.source = 'stream'
+                          AND h.free = b.free AND h.locked = b.locked)
+        """,
+        account,
+        after_seq,
+        until_ms,
+    )
+    return since_ms
+
+
 async def missed_since_ms(conn: Any, account: str, orders: Sequence[Order], fills: Sequence[Fill]) -> int | None:
     """Since when the stream, live all the time, cannot have told what REST tells here (venue clock, ms).
 

@@ -331,6 +331,7 @@ fills = _table(
         unique=True,
         postgresql_where=text("stream_key IS NOT NULL"),
     ),
+    Index("fills_order_idx", "account", "symbol", "order_id"),
     Index("fills_executed_idx", "account", "executed_ms"),
     Index("fills_seq_idx", "account", "seq"),
     Index(

@@ -5,10 +5,10 @@ The questions and their meaning are ``venue.capabilities``; here they are only s
 
 from __future__ import annotations
 
-from ledger.errors import KeyRefused, VenueRefused
+from ledger.errors import KeyRefused, VenueBusy, VenueRefused
 from ledger.venue import capabilities, requests
 from ledger.venue.capabilities import Capabilities
-from ledger.wire.http import VenueHttp
+from ledger.wire.http import CLOCK_OFF, VenueHttp
 
 FIRST_SYMBOL = "BTCUSDT"
 """Asked for when capabilities are probed before any symbol is known; an unknown symbol is an answer too."""
@@ -27,6 +27,8 @@ async def probe(http: VenueHttp, symbol: str, order_fields: frozenset[str] = fro
         except KeyRefused:
             raise
         except VenueRefused as refused:
+            if refused.code == CLOCK_OFF:
+                raise VenueBusy(f"{refused}; what the venue offers is asked again later") from None
             outcome = capabilities.Outcome(refused.status, refused.code)
         # A refusal we cannot read is no promise either: count on less, and ask again tomorrow.
         offered.append(capabilities.offers(request, outcome) or False)

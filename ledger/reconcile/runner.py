@@ -176,6 +176,8 @@ class Reconciler:
         self._looks_left = 0
         self._weight_told: int | None = None
         self._has_missed = False
+        self._healed_seq: int | None = None
+        """Newest journal row when the last gap was closed; None before that."""
 
     @property
     def _lag_ms(self) -> int:
@@ -221,6 +223,7 @@ class Reconciler:
             self._vote_s = None
             await self._compare(Outcome(), None)
             await self._judge()
+            await self._listen_to_balances()
         elif now_s - self._quiet_s >= self._rules.every_s:
             await self._look_around()
         else:
@@ -268,6 +271,7 @@ class Reconciler:
             orders_changed=outcome.orders_changed,
         )
         self._quiet_s, self._quiet_seq = self._clock.monotonic_s(), quiet_seq
+        self._healed_seq = await self._head_seq()
         self._looks_left = LOOKS_MAX
         await self._judge()
         return outcome
@@ -401,8 +405,24 @@ class Reconciler:
         await self._clock.sleep(max(self._rules.rest_lag_s, HEAR_WITHIN_S))
         since_ms = await self._missed_since_ms(page)
         if since_ms is not None:
-            self._has_missed = True
-            log.warning("the stream did not bring what REST tells", account=self._account, since_ms=since_ms)
+            self._tell_missed(since_ms)
+
+    async def _listen_to_balances(self) -> None:
+        """A balance that moved a while ago and that REST alone told shows a deaf stream, also where no order does."""
+        after_seq = self._healed_seq
+        if self._on_missed is None or self._has_missed or after_seq is None:
+            return
+        until_ms = self._clock.venue_now_ms() - int(max(self._rules.rest_lag_s, HEAR_WITHIN_S) * 1000)
+        since_ms = await self._writer.run(
+            lambda conn: reads.balance_missed_since_ms(conn, self._account, after_seq=after_seq, until_ms=until_ms)
+        )
+        if since_ms is not None:
+            self._tell_missed(since_ms)
+
+    def _tell_missed(self, since_ms: int) -> None:
+        self._has_missed = True
+        log.warning("the stream did not bring what REST tells", account=self._account, since_ms=since_ms)
+        if self._on_missed is not None:
             self._on_missed(since_ms)
 
     async def _missed_since_ms(self, page: Page) -> int | None:
@@ -594,6 +614,7 @@ class Reconciler:
         self._quiet_s = self._clock.monotonic_s()
         self._looks_left = LOOKS_MAX
         await self._judge()
+        await self._listen_to_balances()
 
     async def _probed(self) -> Capabilities:
         """What the venue offers, probed at start and daily."""

@@ -269,8 +269,7 @@ class VenueHttp:
 
     async def _call(self, request: Request) -> Answer:
         started_s = self._clock.monotonic_s()
-        asked_ms = self._clock.venue_now_ms()
-        query = query_string(request, secret=self._api_secret, timestamp_ms=asked_ms)
+        query = query_string(request, secret=self._api_secret, timestamp_ms=self._clock.venue_now_ms())
         url = f"{self._base_url}{request.path}{'?' if query else ''}{query}"
         headers = {} if request.security == "public" else {KEY_HEADER: self._api_key}
         self.requests += 1
@@ -292,9 +291,11 @@ class VenueHttp:
             problem = f"the answer is larger than {BODY_MAX_BYTES} bytes"
         if problem:
             raise VenueBusy(f"{_name(request)}: {problem}; trying again later")
+        # Another answer may have set the clock right meanwhile: both times are told by the clock of now.
+        answered_ms = self._clock.venue_now_ms()
         elapsed_ms = round((self._clock.monotonic_s() - started_s) * 1000)
         told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, body, told, asked_ms, asked_ms + elapsed_ms)
+        return Answer(response.status_code, body, told, answered_ms - elapsed_ms, answered_ms)
 
     async def _obey(self, request: Request, answer: Answer) -> None:
         """Take note of the weight the venue counts, and of a silence it wants; raises VenueBusy for that."""

@@ -63,6 +63,7 @@ def downgrade() -> None:
     op.execute(DROP_FUNCTIONS.replace(":", r"\:"))
     for table in ("batches", "walks", "suspects", "markets", "explained", "leases"):
         op.execute(f"DROP TABLE ledger.{table} CASCADE")
+    op.execute("DROP INDEX ledger.fills_order_idx")
     op.execute("ALTER TABLE ledger.accounts DROP COLUMN head_digest, DROP COLUMN fence")
     op.execute("ALTER TABLE ledger.venue_state DROP COLUMN key_digest, DROP COLUMN key_ms")
     op.execute("ALTER TABLE ledger.gaps DROP COLUMN opened_seq")

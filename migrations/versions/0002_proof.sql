@@ -26,6 +26,8 @@ ALTER TABLE ledger.discrepancies ADD COLUMN at_ms BIGINT;
 
 COMMENT ON COLUMN ledger.discrepancies.at_ms IS 'instant of the balance that shows it, venue clock; null: none; ms since 1970 UTC';
 
+CREATE INDEX fills_order_idx ON ledger.fills (account, symbol, order_id);
+
 CREATE TABLE ledger.batches (
     account TEXT NOT NULL,
     last_seq BIGINT NOT NULL,

@@ -428,6 +428,16 @@ async def test_a_date_that_is_merely_rounded_or_came_from_a_cache_moves_nothing(
         assert clock.offset_ms == 0
 
 
+async def test_two_answers_that_show_the_same_wrong_clock_correct_it_once() -> None:
+    """The second was asked before the first had set the clock right."""
+    clock = ManualClock(start_ms=1_717_430_400_000)
+    stamped = reply(200, "{}", {"Date": "Mon, 03 Jun 2024 15:58:30 GMT"})
+    async with ScriptedHttp([stamped, stamped]) as server, client(server, clock) as venue:
+        both = await asyncio.gather(venue.send(requests.create_listen_key()), venue.send(requests.create_listen_key()))
+    assert clock.offset_ms == -89_500
+    assert [answer.asked_ms for answer in both] == [1_717_430_310_500] * 2
+
+
 async def test_setting_this_machines_clock_does_not_move_the_venues() -> None:
     clock = ManualClock(start_ms=1_000_000)
     assert clock.venue_now_ms() == 1_000_000

@@ -11,6 +11,7 @@ from ledger.facts.decimals import exact
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fill, Order
 from ledger.wire.postgres import Writer
+from tests.histories import Session, fill, known, rest, trade
 
 BATCHES, FRAMES = 64, 50
 
@@ -72,3 +73,27 @@ async def whole_readings(conn: Any) -> tuple[int, int]:
         "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname = ANY ($1)", names
     )
     return scans, read
+
+
+async def test_trades_of_rest_that_meet_fills_of_the_stream_read_their_own_orders_only(conn: Any) -> None:
+    """A page of a thousand trades on an account of many fills: each looks at its order, never at the account."""
+    await known(conn)
+    stream, walker = Session(), rest()
+    fills = [fill(n, order_id=n // 2) for n in range(2000)]
+    for start in range(0, len(fills), 500):
+        await apply.apply(conn, stream.batch(*(stream.entry(one) for one in fills[start : start + 500])))
+    await conn.execute("SELECT pg_stat_force_next_flush()")
+    before = await tuples_read(conn)
+    page = [trade(n, n, order_id=n // 2) for n in range(1000)]
+    assert (await walker.tell(conn, *page, asked_ms=9000)).fills_new == 0
+    await conn.execute("SELECT pg_stat_force_next_flush()")
+    assert await tuples_read(conn) - before < len(page) * 100
+
+
+async def tuples_read(conn: Any) -> int:
+    """Rows of fills and entries of their indexes read so far."""
+    read: int = await conn.fetchval(
+        "SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'fills')"
+        " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'fills')"
+    )
+    return read

@@ -1,0 +1,324 @@
+"""What must hold: at any moment of a simulated world, and in the end.
+
+Each check has a name and says what it found. They read the tables as any reader would and compare with the venue's own
+books; nothing here knows how the mirror works.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ledger import verify
+from ledger.proof import prove
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SHOWN_MAX = 4
+CLOCK_DOUBT_MS = 1_200
+"""How wrong the mirror may be about the venue's clock where that is told in whole seconds."""
+FRESH_WITHIN_MS = 15_000
+"""How far behind a healthy mirror's coverage may be, beyond what its settings hold it back."""
+TERMINAL = frozenset({"FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED"})
+UNKNOWABLE = frozenset({"balances_are_explained", "locks_are_explained", "nothing_is_set_aside"})
+"""Verdicts that tell of the venue, not of us: what it lost or garbled cannot be explained."""
+CONFLICTS = frozenset({"fill_conflict", "order_conflict", "terminal_conflict"})
+
+
+class Broken(Exception):
+    """An invariant does not hold: its name, and what was found instead."""
+
+    def __init__(self, invariant: str, found: str) -> None:
+        super().__init__(invariant, found)
+        self.invariant = invariant
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.found}"
+
+
+class Memory:
+    """What was seen at the last look: such things never go back."""
+
+    def __init__(self) -> None:
+        self.orders: dict[tuple[str, int], Any] = {}
+        self.fills: set[tuple[Any, ...]] = set()
+        self.balances_ms: dict[str, int] = {}
+
+
+async def always(conn: Any, world: World) -> None:
+    """What holds at any moment, in the worst trouble too. Raises Broken."""
+    orders = await _orders(conn, world)
+    _none("orders never go back", _regressions(world, orders))
+    _none("no order is further than at the venue", _ahead(world, orders))
+    _none("every journal row has the next number", await _journal_holes(conn, world))
+    _none("nothing lands under an older fence", world.database.trespasses)
+    _none("a fill once seen never goes, nor changes its id", await _vanished(conn, world))
+    if world.scenario.dialect.position_clock:
+        _none("a balance never goes back in time", await _older_balances(conn, world))
+    if world.may_trust_coverage:
+        _none("coverage is never past what is known", await _uncovered(conn, world, orders))
+
+
+async def in_the_end(conn: Any, world: World) -> None:
+    """What holds once the trouble is over. Raises Broken with the first that does not."""
+    proof = await prove(conn, world.account, world.venue.truth())
+    _none("the mirror equals the venue", proof.differences)
+    if not world.scenario.dialect.trades and not world.guesses_doubles:
+        _none("every fill that a frame told is a row", await _untold_fills(conn, world))
+    if world.scenario.dialect.trades and world.scenario.loses_silently:
+        _none("after a walk over everything every fill has its trade id", await _nameless_fills(conn, world))
+    _none("executed is what the fills add up to and what is missing", await _sums(conn, world))
+    _none("no provisional fill, no vote is left", await _undecided(conn, world))
+    _none("every journal row has the next number", await _journal_holes(conn, world))
+    _none("frames are kept as they came, in their order", await _unfaithful(conn, world))
+    _none("no balance was ever invented", await _invented_balances(conn, world))
+    _none("no transfer was ever invented", await _invented_transfers(conn, world))
+    _none("no conflict is left open", await _conflicts(conn, world))
+    _none("a socket of the valid listen key is up", [] if world.venue.subscribed() else ["none that hears"])
+    _none("the stream is live and covered", await _stale(conn, world))
+    _none("nothing is asked while the venue wants silence, nor beyond the budget", world.venue.impolite)
+
+
+async def verified(conn: Any, world: World) -> None:
+    """What ``sdx-ledger verify`` says, which looks at the database alone. Raises Broken with the first that is off."""
+    report = await verify.verify(conn, world.account, now_ms=world.venue.now_ms(), head=None)
+    for verdict in report.verdicts:
+        if verdict.name not in UNKNOWABLE and not verdict.holds:
+            _none(f"verify: {verdict.meaning}", [f"{row.key} {row.found}" for row in verdict.first])
+
+
+def _none(invariant: str, found: Iterable[str]) -> None:
+    found = list(found)
+    if found:
+        more = f" and {len(found) - SHOWN_MAX} more" if len(found) > SHOWN_MAX else ""
+        raise Broken(invariant, "; ".join(found[:SHOWN_MAX]) + more)
+
+
+async def _orders(conn: Any, world: World) -> dict[tuple[str, int], Any]:
+    rows = await conn.fetch(
+        "SELECT o.symbol, o.order_id, o.status, o.executed_qty, o.seq, f.qty AS filled_qty FROM ledger_v1.orders o"
+        " LEFT JOIN (SELECT symbol, order_id, sum(qty) AS qty FROM ledger_v1.fills WHERE account = $1 GROUP BY 1, 2) f"
+        " USING (symbol, order_id) WHERE o.account = $1",
+        world.account,
+    )
+    return {(row["symbol"], row["order_id"]): row for row in rows}
+
+
+def _regressions(world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
+    found, memory = [], world.memory
+    for key, before in memory.orders.items():
+        now = orders.get(key)
+        if now is None:
+            found.append(f"order {key} is gone")
+        elif before["status"] in TERMINAL and now["status"] not in TERMINAL:
+            found.append(f"order {key} was {before['status']} and is {now['status']}")
+        elif (now["executed_qty"] or 0) < (before["executed_qty"] or 0) and not (
+            world.guesses_doubles or key in world.twins
+        ):
+            found.append(f"order {key} had {before['executed_qty']} executed and has {now['executed_qty']}")
+        elif (now["seq"] or 0) < before["seq"]:
+            found.append(f"order {key} had seq {before['seq']} and has {now['seq']}")
+    memory.orders = orders
+    return found
+
+
+def _ahead(world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
+    """Compared with the venue's books of now: the mirror may be behind, never ahead."""
+    found = []
+    for key, mine in orders.items():
+        other = world.venue.books.orders.get(key)
+        if other is None:
+            found.append(f"order {key} is unknown to the venue")
+            continue
+        if (mine["executed_qty"] or 0) > other.executed_qty and not world.guesses_doubles:
+            found.append(f"order {key}: {mine['executed_qty']} executed here, {other.executed_qty} there")
+        if mine["status"] in TERMINAL and mine["status"] != other.status:
+            found.append(f"order {key} is {mine['status']} here, {other.status} there")
+    return found
+
+
+async def _journal_holes(conn: Any, world: World) -> list[str]:
+    row = await conn.fetchrow(
+        """
+        SELECT count(*) AS n, coalesce(min(i.seq), 1) AS first, coalesce(max(i.seq), 0) AS last,
+               (SELECT head_seq FROM ledger.accounts WHERE account = $1) AS head
+        FROM ledger.inbox i WHERE i.account = $1
+        """,
+        world.account,
+    )
+    if row["head"] is None or (row["first"] == 1 and row["n"] == row["last"] == row["head"]):
+        return []
+    return [f"{row['n']} rows from {row['first']} to {row['last']}, head {row['head']}"]
+
+
+async def _vanished(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT fill_id, symbol, order_id, price, qty FROM ledger_v1.fills f WHERE account = $1", world.account
+    )
+    fills = {tuple(row) for row in rows}
+    gone = set() if world.guesses_doubles else world.memory.fills - fills
+    world.memory.fills = fills
+    return [f"fill {one[0]} of {one[1]}/{one[2]} is gone" for one in sorted(gone)]
+
+
+async def _older_balances(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch("SELECT asset, as_of_ms FROM ledger_v1.balances WHERE account = $1", world.account)
+    before = world.memory.balances_ms
+    world.memory.balances_ms = {row["asset"]: row["as_of_ms"] for row in rows}
+    return [
+        f"{row['asset']} was of {before[row['asset']]} and is of {row['as_of_ms']}"
+        for row in rows
+        if row["as_of_ms"] < before.get(row["asset"], 0)
+    ]
+
+
+async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
+    """What happened at the venue before the end of coverage and is not known here."""
+    through_ms = await conn.fetchval(
+        "SELECT complete_through_ms FROM ledger_v1.coverage WHERE account = $1 AND symbol = '*'", world.account
+    )
+    if through_ms is None:
+        return []
+    through_ms -= CLOCK_DOUBT_MS
+    executed: dict[tuple[str, int], Any] = {}
+    for fill in world.venue.books.fills.values():
+        if fill.time_ms <= through_ms:
+            key = (fill.symbol, fill.order_id)
+            executed[key] = executed.get(key, 0) + fill.qty
+    found = []
+    for key, other in world.venue.books.orders.items():
+        if other.created_ms > through_ms:
+            continue
+        mine = orders.get(key)
+        if mine is None:
+            found.append(f"order {key} of {other.created_ms} is unknown, covered to {through_ms}")
+        # Without trades an order that lost fills before shows later ones only when it was asked for again.
+        # A twin is a row at once, but counts only when its order was asked for.
+        elif world.scenario.dialect.trades and max(mine["executed_qty"] or 0, mine["filled_qty"] or 0) < executed.get(
+            key, 0
+        ):
+            found.append(f"order {key}: {mine['executed_qty']} executed here, {executed[key]} at {through_ms}")
+        elif other.status in TERMINAL and other.updated_ms <= through_ms and mine["status"] not in TERMINAL:
+            found.append(f"order {key} is {mine['status']} here, {other.status} since {other.updated_ms}")
+    return found
+
+
+async def _sums(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        """
+        SELECT o.symbol, o.order_id, o.executed_qty, coalesce(f.qty, 0) AS qty, coalesce(m.missing_qty, 0) AS missing
+        FROM ledger_v1.orders o
+        LEFT JOIN (SELECT symbol, order_id, sum(qty) AS qty FROM ledger_v1.fills WHERE account = $1 GROUP BY 1, 2) f
+          USING (symbol, order_id)
+        LEFT JOIN (SELECT * FROM ledger_v1.missing_executions WHERE account = $1) m USING (symbol, order_id)
+        WHERE o.account = $1 AND coalesce(o.executed_qty, 0) <> coalesce(f.qty, 0) + coalesce(m.missing_qty, 0)
+        """,
+        world.account,
+    )
+    return [f"{r['symbol']}/{r['order_id']}: {r['executed_qty']} <> {r['qty']} + {r['missing']}" for r in rows]
+
+
+async def _untold_fills(conn: Any, world: World) -> list[str]:
+    """Fills of the journal's own frames that are no rows. Of equal frames as many count as one session heard."""
+    rows = await conn.fetch(
+        "SELECT session_id, raw FROM ledger.inbox WHERE account = $1 AND source = 'stream' AND problem IS NULL"
+        " AND kind = 'executionReport'",
+        world.account,
+    )
+    sessions: dict[Any, Counter[tuple[Any, ...]]] = defaultdict(Counter)
+    for row in rows:
+        told = msgspec.json.decode(row["raw"])
+        content = (told["s"], told["i"], told["T"], Decimal(told["l"]), Decimal(told["L"]), told["X"] == "FILLED")
+        if content[3]:
+            # FILLED happens once, however often it is told.
+            sessions[row["session_id"]][content] = 1 if content[5] else sessions[row["session_id"]][content] + 1
+    heard: Counter[tuple[Any, ...]] = Counter()
+    for contents in sessions.values():
+        heard |= contents
+    wanted: Counter[tuple[Any, ...]] = Counter()
+    for content, times in heard.items():
+        wanted[content[:5]] += times
+    rows = await conn.fetch(
+        "SELECT symbol, order_id, executed_ms, qty, price FROM ledger_v1.fills WHERE account = $1", world.account
+    )
+    return [f"{n} x {one}" for one, n in (wanted - Counter(tuple(row) for row in rows)).items()]
+
+
+async def _nameless_fills(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT fill_id, symbol, order_id FROM ledger_v1.fills WHERE account = $1 AND trade_id IS NULL", world.account
+    )
+    return [f"fill {row['fill_id']} of {row['symbol']}/{row['order_id']}" for row in rows]
+
+
+async def _undecided(conn: Any, world: World) -> list[str]:
+    fills = await conn.fetchval(
+        "SELECT count(*) FROM ledger.fills WHERE account = $1 AND state = 'provisional'", world.account
+    )
+    votes = await conn.fetchval("SELECT count(*) FROM ledger.snapshot_votes WHERE account = $1", world.account)
+    return [f"{fills} provisional fills, {votes} votes"] if fills or votes else []
+
+
+async def _unfaithful(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT session_id, frame_no, raw, problem FROM ledger.inbox WHERE account = $1 AND source = 'stream'"
+        " ORDER BY session_id, seq",
+        world.account,
+    )
+    found, last = [], (None, 0)
+    for row in rows:
+        session, number = row["session_id"], row["frame_no"]
+        if number != (last[1] + 1 if session == last[0] else 1):
+            found.append(f"session {session}: frame {number} follows {last[1] if session == last[0] else 'nothing'}")
+        last = (session, number)
+        if row["raw"] not in world.venue.pushed and row["problem"] != "oversize":
+            found.append(f"a frame the venue never sent: {row['raw'][:100]!r}")
+    return found
+
+
+async def _invented_balances(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT asset, free, locked FROM ledger_v1.balance_history WHERE account = $1", world.account
+    )
+    return [
+        f"{row['asset']}: {row['free']} free {row['locked']} locked was never true"
+        for row in rows
+        if (row["asset"], row["free"], row["locked"]) not in world.venue.was_held
+    ]
+
+
+async def _invented_transfers(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT asset, amount, at_ms FROM ledger_v1.transfers WHERE account = $1 AND kind <> 'opening'", world.account
+    )
+    ours = Counter((row["asset"], row["amount"], row["at_ms"]) for row in rows)
+    theirs = Counter((one.asset, one.amount, one.at_ms) for one in world.venue.books.movements)
+    return [f"{n} x {one}" for one, n in (ours - theirs).items()]
+
+
+async def _conflicts(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT kind, subject, expected, actual FROM ledger_v1.discrepancies"
+        " WHERE account = $1 AND resolved_at IS NULL AND kind = ANY ($2)",
+        world.account,
+        sorted(CONFLICTS),
+    )
+    return [" ".join(str(value) for value in row.values()) for row in rows]
+
+
+async def _stale(conn: Any, world: World) -> list[str]:
+    row = await conn.fetchrow(
+        "SELECT live, live_through_ms FROM ledger.coverage WHERE account = $1 AND symbol = '*'", world.account
+    )
+    settings = world.scenario.settings
+    held_back_ms = int((settings.rest_lag_s + settings.silence_s) * 1000) + FRESH_WITHIN_MS
+    if row is None or not row["live"]:
+        return ["the stream is down"]
+    late_ms = world.venue.now_ms() - row["live_through_ms"]
+    return [f"covered to {late_ms} ms ago"] if late_ms > held_back_ms and world.may_trust_clock else []

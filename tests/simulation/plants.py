@@ -1,0 +1,323 @@
+"""Known mistakes, switched on one at a time: the simulation must catch every one of them.
+
+A plant is a change of SQL text in an installed function (the snippet must be there exactly once) or of a Python
+attribute (which must exist). One that no longer fits the program is an error, never a silent pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from unittest import mock
+from weakref import WeakKeyDictionary
+
+from ledger.db import apply, coverage, reads
+from ledger.db.apply import WalkStep
+from ledger.errors import VenueBusy
+from ledger.facts.identity import SessionMemory
+from ledger.reconcile import plan
+from ledger.reconcile.course import Course
+from ledger.reconcile.plan import Walk
+from ledger.reconcile.runner import Reconciler
+from ledger.stream import consumer
+from ledger.stream.consumer import Consumer
+from ledger.stream.lease import ListenKeyLease
+from ledger.venue.requests import Request
+from ledger.venue.rest_pages import Page
+from ledger.wire.budget import Budget
+from ledger.wire.http import Answer, VenueHttp
+from ledger.wire.socket import Connection
+from tests.simulation.database import Server
+
+Patch = Callable[[], AbstractContextManager[Any]]
+
+
+class DoesNotFit(Exception):
+    """A plant's snippet or name is not in the program as it expects: the plant must be written anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """One mistake. ``sql``: function of schema ledger, snippet, replacement; ``python``: a patch while it lasts."""
+
+    name: str
+    sql: tuple[str, str, str] | None = None
+    python: Patch | None = None
+
+
+@contextmanager
+def planted(plant: Plant | None, server: Server) -> Iterator[None]:
+    """The mistake is in the program and in this database meanwhile."""
+    if plant is None:
+        yield
+        return
+    with _sql(plant, server), plant.python() if plant.python else nullcontext():
+        yield
+
+
+@contextmanager
+def _sql(plant: Plant, server: Server) -> Iterator[None]:
+    if plant.sql is None:
+        yield
+        return
+    function, snippet, replacement = plant.sql
+    definition = server.run(
+        server.own.fetch(
+            "SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.pronamespace = 'ledger'::regnamespace"
+            " AND p.proname = $1",
+            function,
+        )
+    )
+    found = sum(row[0].count(snippet) for row in definition)
+    if len(definition) != 1 or found != 1:
+        raise DoesNotFit(f"{plant.name}: {found} times in {len(definition)} functions {function}: {snippet!r}")
+    whole = definition[0][0]
+    server.run(server.own.execute(whole.replace(snippet, replacement)))
+    try:
+        yield
+    finally:
+        server.run(server.own.execute(whole))
+
+
+def _attribute(owner: Any, name: str, new: Any) -> Patch:
+    return lambda: mock.patch.object(owner, name, new)
+
+
+# --- the stream
+
+
+def _one_memory() -> AbstractContextManager[Any]:
+    """Ordinals are counted over all sessions, not within each."""
+    shared: WeakKeyDictionary[Any, SessionMemory] = WeakKeyDictionary()
+
+    def memory() -> SessionMemory:
+        return shared.setdefault(asyncio.get_running_loop(), SessionMemory())
+
+    return mock.patch.object(consumer, "SessionMemory", memory)
+
+
+def _one_session() -> AbstractContextManager[Any]:
+    """All sockets of a process count as one session, each with frame numbers of its own."""
+    begin = Connection.__init__
+
+    def init(self: Connection, wire: Any, buffer: Any, clock: Any, silence_s: float) -> None:
+        begin(self, wire, buffer, clock, silence_s)
+        first = getattr(clock, "first_session", None) or self.session_id
+        clock.first_session = self.session_id = first
+
+    return mock.patch.object(Connection, "__init__", init)
+
+
+def _covered_to_now() -> AbstractContextManager[Any]:
+    """What REST may not know yet counts as covered."""
+    through = Consumer._through_ms
+
+    def early(self: Consumer) -> int | None:
+        told = through(self)
+        return told if not told else told + int(self._rules.rest_lag_s * 1000) + 2000
+
+    return mock.patch.object(Consumer, "_through_ms", early)
+
+
+def _covered_before_written() -> AbstractContextManager[Any]:
+    """Time counts as covered though frames of it still wait to be written."""
+    through = Consumer._through_ms
+
+    def early(self: Consumer) -> int | None:
+        with mock.patch.object(self, "_buffer", ()):
+            return through(self)
+
+    return mock.patch.object(Consumer, "_through_ms", early)
+
+
+async def _never(*_: Any) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+# --- reconciling
+
+
+def _closed_first() -> AbstractContextManager[Any]:
+    """A gap is closed before it is walked."""
+    heal = Reconciler.heal
+
+    async def early(self: Reconciler, gaps: Any, **options: Any) -> Any:
+        for gap in gaps:
+            await self._writer.run(partial(self._close_gap, gap=gap))
+        return await heal(self, gaps, **options)
+
+    return mock.patch.object(Reconciler, "heal", early)
+
+
+def _errors_are_empty() -> AbstractContextManager[Any]:
+    """An error of the venue is read as a page without rows."""
+    send = VenueHttp.send
+
+    async def patient(self: VenueHttp, request: Request, **_: Any) -> Answer:
+        try:
+            return await send(self, request)
+        except VenueBusy:
+            now_ms = self._clock.venue_now_ms()
+            return Answer(200, b"[]", {}, now_ms, now_ms)
+
+    return mock.patch.object(VenueHttp, "send_patiently", patient)
+
+
+def _starts_are_exclusive() -> AbstractContextManager[Any]:
+    """The next page starts after the last row's millisecond."""
+
+    move = Course._move
+
+    def after(self: Course, page: Page) -> Iterator[Any]:
+        start_ms = self.start_ms
+        yield from move(self, page)
+        if self.start_ms != start_ms:
+            self.start_ms += 1
+
+    return mock.patch.object(Course, "_move", after)
+
+
+def _only_first_page(self: Course, _page: Page) -> Iterator[Any]:
+    self._end_window()
+    return iter(())
+
+
+def _says_no(*_: Any) -> bool:
+    return False
+
+
+def _names_none(*_: Any) -> list[str]:
+    return []
+
+
+@contextmanager
+def _symbols_of_yesterday() -> Iterator[None]:
+    """Only symbols known before are walked."""
+    with (
+        mock.patch.object(Walk, "_wants", _says_no),
+        mock.patch.object(Walk, "_candidates", _names_none),
+    ):
+        yield
+
+
+def _spend(self: Budget, weight: int, _now_s: float, *, spare: int = 0) -> float:
+    self._in_flight += weight
+    return float(spare * 0)
+
+
+def _broken_walks_are_done() -> AbstractContextManager[Any]:
+    """What an earlier walk began counts as walked."""
+    walked = coverage.walked
+
+    async def all_done(conn: Any, account: str, gap_id: int) -> list[WalkStep]:
+        return [replace(step, done=True, asked_ms=2**60) for step in await walked(conn, account, gap_id)]
+
+    return mock.patch.object(coverage, "walked", all_done)
+
+
+def _lag_ignored(name: str) -> Patch:
+    """What REST may not know yet is judged already."""
+    ask: Callable[..., Awaitable[Any]] = getattr(reads, name)
+
+    async def early(conn: Any, account: str, *, until_ms: int) -> Any:
+        return await ask(conn, account, until_ms=until_ms + 3_600_000)
+
+    return _attribute(reads, name, early)
+
+
+async def _nothing(*_: Any, **__: Any) -> list[Any]:
+    return []
+
+
+async def _none(*_: Any, **__: Any) -> None:
+    return None
+
+
+async def _at_once(*_: Any) -> None:
+    return None
+
+
+def _fees_dropped() -> AbstractContextManager[Any]:
+    """Fills without their fee."""
+    row = apply._fill_row
+
+    def poor(frame: int, index: int, fill: Any, memory: SessionMemory) -> Any:
+        return row(frame, index, replace(fill, fee="0"), memory)
+
+    return mock.patch.object(apply, "_fill_row", poor)
+
+
+_CONFIRMED = "CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END"
+_MERGED = "o.symbol = coalesce(f.symbol, s.symbol)\n                AND "
+_NEWEST = "(excluded.as_of_ms, excluded.k, excluded.free, excluded.locked) > (t.as_of_ms, t.k, t.free, t.locked)"
+
+PLANTS = {
+    plant.name: plant
+    for plant in (
+        # identity
+        Plant("key without the symbol", ("apply", _MERGED, "")),
+        Plant("ordinal dropped", python=_attribute(SessionMemory, "ordinal", lambda *_, **__: 1)),
+        Plant("ordinal over all sessions", python=_one_memory),
+        Plant("two sockets share a session", python=_one_session),
+        Plant("provisional fills count at once", ("apply", _CONFIRMED, "'confirmed'")),
+        Plant("a resent batch is new", ("apply", "IF FOUND THEN\n            repeated := true;", "IF false THEN")),
+        Plant("trades never claim stream fills", ("land_fill", "IF NOT FOUND THEN", "IF true THEN")),
+        Plant("claims are forgotten", ("land_fill", "v_displaced := c;", "RETURN false;")),
+        Plant("fees are dropped", python=_fees_dropped),
+        # merging
+        Plant("last arrival wins balances", ("apply", f"WHERE {_NEWEST}", "WHERE true")),
+        Plant("a snapshot overwrites newer", ("bring_snapshot", "v_ms IS NOT NULL AND v_ms > s.as_of_ms", "true")),
+        Plant("an absent asset is not zeroed", ("bring_snapshot", "FULL JOIN", "LEFT JOIN")),
+        Plant(
+            "the last status wins",
+            ("apply", "o.account IS NULL OR coalesce(\n                       f.top >", "true OR coalesce(\n f.top >"),
+        ),
+        Plant(
+            "executed is the last told",
+            ("apply", "greatest(o.venue_executed_qty, f.executed)", "coalesce(f.executed, o.venue_executed_qty)"),
+        ),
+        Plant(
+            "a late fill on a closed order is ignored",
+            (
+                "apply",
+                "WHERE u.n = ANY (v_fresh)\n",
+                "WHERE u.n = ANY (v_fresh) AND NOT EXISTS (SELECT FROM ledger.orders z WHERE z.account = p_account"
+                " AND z.symbol = u.symbol AND z.order_id = u.order_id AND z.status_rank = 3)\n",
+            ),
+        ),
+        Plant(
+            "settled before REST knows",
+            ("apply", "o.updated_ms > f_venue_ms[(s ->> 'frame')::integer] - p_lag_ms", "false"),
+            _lag_ignored("provisional_orders"),
+        ),
+        Plant("orders that lost fills are not asked again", python=_attribute(reads, "wounded_orders", _nothing)),
+        # gaps and coverage
+        Plant("no overlap", python=_attribute(plan, "OVERLAP_MS", 0)),
+        Plant("a walk broken off counts as done", python=_broken_walks_are_done),
+        Plant(
+            "a gap starts where the stream is back",
+            ("open_gap", "least(c.live_through_ms, p_until_ms, p_not_after_ms)", "p_until_ms"),
+        ),
+        Plant("a gap is closed before it is walked", python=_closed_first),
+        Plant("a gap is walked before REST knows", python=_attribute(Reconciler, "_wait_until", _at_once)),
+        Plant("coverage runs ahead of REST", python=_covered_to_now),
+        Plant("coverage runs ahead of the rows", python=_covered_before_written),
+        Plant("the fence is not compared", ("lock_account", "p_fence <> v_fence", "false")),
+        # reconciling
+        Plant("an error is an empty page", python=_errors_are_empty),
+        Plant("only the first page", python=_attribute(Course, "_move", _only_first_page)),
+        Plant("pages start after the last row", python=_starts_are_exclusive),
+        Plant("symbols are not discovered", python=_symbols_of_yesterday),
+        # the listen key, silence, manners
+        Plant("a lost key goes unnoticed", python=_attribute(ListenKeyLease, "_lose", lambda *_: None)),
+        Plant("a deaf socket goes unnoticed", python=_attribute(Consumer, "doubt", lambda *_: None)),
+        Plant("silence goes unnoticed", python=_attribute(Connection, "_watch", _never)),
+        Plant("Retry-After is ignored", python=_attribute(Budget, "block", lambda *_: False)),
+        Plant("a ban is forgotten at a restart", python=_attribute(reads, "blocked_until_ms", _none)),
+        Plant("the weight budget is ignored", python=_attribute(Budget, "reserve", _spend)),
+    )
+}
