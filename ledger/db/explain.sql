@@ -162,6 +162,13 @@ LANGUAGE sql STABLE AS $$
             WHERE f.account = p_account AND f.state = 'provisional' AND f.executed_ms <= p_through_ms
               AND (p_asset IN (m.base, m.quote, f.fee_asset) OR m.symbol IS NULL))
             THEN 'an execution may be a doubled frame, GET order decides'
+        WHEN EXISTS (
+            SELECT FROM (SELECT o.symbol FROM ledger.orders o
+                         WHERE o.account = p_account AND o.wounded AND o.seq > o.told_seq
+                         UNION SELECT s.symbol FROM ledger.suspects s WHERE s.account = p_account) x
+            LEFT JOIN ledger.markets m ON m.account = p_account AND m.symbol = x.symbol
+            WHERE p_asset IN (m.base, m.quote) OR m.symbol IS NULL)
+            THEN 'an order may have executed more than is known, GET order decides'
     END
 $$;
 

@@ -215,13 +215,14 @@ async def snapshot_in_doubt(conn: Any, account: str) -> bool:
 async def balance_missed_since_ms(conn: Any, account: str, *, after_seq: int, until_ms: int) -> int | None:
     """Since when (venue clock, ms) REST alone has told a balance that the stream should have brought; None: it did.
 
-    Looks at what was told after journal row ``after_seq`` and changed before ``until_ms``. A balance that comes and
-    goes within one instant was brought, though REST had to say which state is the last.
+    Looks at what was told after journal row ``after_seq`` and changed before ``until_ms``, outside any gap. A balance
+    that comes and goes within one instant was brought, though REST had to say which state is the last.
     """
     since_ms: int | None = await conn.fetchval(
         """
         SELECT min(b.as_of_ms) FROM ledger.balances b
         WHERE b.account = $1 AND b.source = 'rest' AND b.seq > $2 AND b.as_of_ms < $3
+          AND b.as_of_ms > (SELECT coalesce(max(g.until_ms), 0) FROM ledger.gaps g WHERE g.account = $1)
           AND NOT EXISTS (SELECT FROM ledger.balance_history h WHERE h.account = $1 AND h.asset = b.asset
                           AND h.as_of_ms BETWEEN b.as_of_ms - 1000 AND b.as_of_ms AND h.source = 'stream'
                           AND h.free = b.free AND h.locked = b.locked)
