@@ -44,7 +44,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "db_backend_terminated": (2, False),
     "db_lock_timeout": (1, False),
     "db_away": (4, False),
-    "db_slow": (3, False),
+    "db_slow": (6, False),
     "kill": (10, True),
     "stop": (2, True),
     "pause": (4, True),
@@ -188,7 +188,7 @@ def _moments(rng: Random, duration_s: float, harm: tuple[Harm, ...]) -> tuple[fl
     for _ in range(rng.randint(10, 45)):
         at_s = rng.uniform(0.0, duration_s)
         moments += [at_s + rng.uniform(0, 0.1) for _ in range(rng.choice((1, 1, 1, 2, 6)))]
-    moments += [min(one.at_s + rng.uniform(0, 1.5), duration_s) for one in harm for _ in range(rng.choice((0, 1, 4)))]
+    moments += [min(one.at_s + rng.uniform(0, 2.5), duration_s) for one in harm for _ in range(rng.choice((0, 1, 4)))]
     return tuple(sorted(moments))
 
 
@@ -212,4 +212,13 @@ def _harm(rng: Random, duration_s: float, doubles_only: bool, loses_silently: bo
         )
         for kind in rng.choices(kinds, weights, k=rng.randint(0, 12))
     ]
+    if not doubles_only:
+        # What is half done when a process dies is where mistakes hide.
+        harm += [
+            Harm(one.at_s + rng.uniform(0.05, 2.0), "kill", 1, 0.5, rng.getrandbits(32))
+            for one in harm
+            if rng.random() < 0.12
+        ]
+        if rng.random() < 0.1:
+            harm.append(Harm(rng.uniform(0.5, 4.0), "kill", 1, 0.5, rng.getrandbits(32)))
     return tuple(sorted(harm, key=lambda one: one.at_s))
