@@ -159,11 +159,12 @@ class Consumer:
                     tasks.create_task(self._keep_connected(), name=f"socket {slot} {self._account}")
                 tasks.create_task(self._watch(writing))
         finally:
-            self._stopping = True
             for socket in list(self._live.values()):
                 await socket.connection.close("stopped")
             self._live.clear()
             self._due.append(_Down())
+            # Only now: a writer that finds nothing due would end before the last frames and the end itself are written.
+            self._stopping = True
             self._buffer.wake()
             await writing
 

@@ -55,6 +55,8 @@ _TRANSIENT = (
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.PostgresIOError,
+    # What the driver says, instead of InterfaceError, when a session ends between two statements of a transaction.
+    asyncpg.InternalClientError,
 )
 
 

@@ -16,6 +16,8 @@ from tests.simulation.world import Outcome
 FAILURES_SHOWN_MAX = 10
 CRASH_DIALECTS = ("mixed", "documented")
 PLANT_SEEDS = 300
+TOLD_EVERY = 250
+"""How many runs pass between two words on how far it is."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +59,8 @@ def run(seeds: range, workers: int, plant: str | None) -> int:
                     print(told(outcome, plant), flush=True)
                 if plant:
                     break
+            if done % TOLD_EVERY == 0:
+                print(f"… {done} of {len(seeds)} seeds", file=sys.stderr, flush=True)
     print(
         f"{done} seeds, {len(failures)} failures, {kills} kills, {time.monotonic() - began_s:.1f} s, {workers} workers"
     )
@@ -111,6 +115,8 @@ def crash_matrix(workers: int) -> int:
                     print(
                         f"{dialect}, killed at point {job.kill_at}: {outcome.failure or 'was not killed'}", flush=True
                     )
+                if job.kill_at and job.kill_at % TOLD_EVERY == 0:
+                    print(f"… {dialect}, {job.kill_at} of {whole.touches} points", file=sys.stderr, flush=True)
     print(f"{covered} of {points} points, {time.monotonic() - began_s:.1f} s, {workers} workers")
     return 0 if covered == points else 1
 
