@@ -184,8 +184,13 @@ class Reconciler:
         return int(self._rules.rest_lag_s * 1000)
 
     @property
+    def _trail_ms(self) -> int:
+        """How long before an instant of ours what the venue dates may be unknown to REST: our clock may be ahead."""
+        return self._lag_ms + self._clock.error_ms
+
+    @property
     def _vote_after_s(self) -> float:
-        return max(VOTE_AFTER_S, self._rules.rest_lag_s)
+        return max(VOTE_AFTER_S, self._trail_ms / 1000)
 
     async def run(self) -> None:
         """Heal gaps, settle provisional fills and look around quietly, until cancelled."""
@@ -300,7 +305,7 @@ class Reconciler:
             self._account,
             gap.gap_id,
             complete_from_ms=self._rules.history_start_ms,
-            suspect_ms=gap.until_ms - self._lag_ms if hidden else None,
+            suspect_ms=gap.until_ms - self._trail_ms if hidden else None,
             fence=self._fence,
         )
 
@@ -412,7 +417,7 @@ class Reconciler:
         after_seq = self._healed_seq
         if self._on_missed is None or self._has_missed or after_seq is None:
             return
-        until_ms = self._clock.venue_now_ms() - int(max(self._rules.rest_lag_s, HEAR_WITHIN_S) * 1000)
+        until_ms = self._clock.venue_now_ms() - max(self._trail_ms, int(HEAR_WITHIN_S * 1000) + self._clock.error_ms)
         since_ms = await self._writer.run(
             lambda conn: reads.balance_missed_since_ms(conn, self._account, after_seq=after_seq, until_ms=until_ms)
         )
@@ -487,7 +492,7 @@ class Reconciler:
             gap_id=None if gap is None else gap.gap_id,
             asked_seq=told.asked_seq,
             question=told.question,
-            lag_ms=self._lag_ms,
+            lag_ms=self._trail_ms,
             walk=step,
         )
         try:
@@ -554,7 +559,7 @@ class Reconciler:
     async def _judge(self) -> None:
         """Explain the balances of the newest comparison; what is seen once is looked at again soon."""
         self._looks_left -= 1
-        if await self._explainer.judge(self._compared_ms - self._lag_ms, self._tell) and self._looks_left > 0:
+        if await self._explainer.judge(self._compared_ms - self._trail_ms, self._tell) and self._looks_left > 0:
             self._vote_s = self._clock.monotonic_s() + self._vote_after_s
 
     async def _tell(self, name: str, fact: Fact) -> None:
@@ -568,7 +573,7 @@ class Reconciler:
         Orders with provisional fills are asked twice, which makes a judgement; orders that lost fills once are asked
         again whenever they have moved on; orders that moved while a gap was healed are asked once more.
         """
-        until_ms = self._clock.venue_now_ms() - self._lag_ms
+        until_ms = self._clock.venue_now_ms() - self._trail_ms
         provisional = await self._writer.run(
             lambda conn: reads.provisional_orders(conn, self._account, until_ms=until_ms)
         )

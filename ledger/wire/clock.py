@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+UNMEASURED_ERROR_MS = 2000
+"""How far off this machine's clock is taken to be as long as nobody measured."""
+
 
 class Clock:
     """The real time. The offset to the venue is 0 until somebody measures it.
@@ -20,7 +23,7 @@ class Clock:
     def __init__(self) -> None:
         self._anchor: tuple[int, float] | None = None
         self._offset_ms = 0
-        self._round_trip_ms: int | None = None
+        self._error_ms = UNMEASURED_ERROR_MS
 
     def now_ms(self) -> int:
         """This machine's wall clock, ms UTC. It may jump."""
@@ -43,14 +46,15 @@ class Clock:
         return self._offset_ms
 
     @property
-    def round_trip_ms(self) -> int | None:
-        """How long the measurement took: the offset may be wrong by half of it. None before the first."""
-        return self._round_trip_ms
+    def error_ms(self) -> int:
+        """How far ``venue_now_ms`` may be from the venue's clock, either way: to be allowed for wherever an instant of
+        ours is held against one that the venue tells."""
+        return self._error_ms
 
-    def set_offset(self, offset_ms: int, round_trip_ms: int) -> None:
-        """Take a measured offset."""
+    def set_offset(self, offset_ms: int, error_ms: int) -> None:
+        """Take a measured offset, and by how much it may be wrong."""
         self._offset_ms = offset_ms
-        self._round_trip_ms = round_trip_ms
+        self._error_ms = error_ms
 
     async def sleep(self, seconds: float) -> None:
         """Wait; not at all for zero or less, but other tasks get their turn."""
@@ -62,6 +66,7 @@ class ManualClock(Clock):
 
     def __init__(self, start_ms: int = 1_717_430_400_000) -> None:
         super().__init__()
+        self.set_offset(0, 0)  # it is right
         self._start_ms = start_ms
         self._elapsed_s = 0.0
         self._jumped_ms = 0

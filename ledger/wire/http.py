@@ -46,6 +46,9 @@ KEY_SPARE = 20
 DATE_TRUST_MS = 2000
 """A Date header has whole seconds and is stamped on the way: only a difference beyond this shows a wrong clock."""
 
+DATE_ERROR_MS = 500
+"""By as much the middle of a Date header's second may be wrong."""
+
 CLOCK_OFF = -1021
 _TOO_MANY = -1003
 _BAD_SIGNATURE = -1022
@@ -168,9 +171,9 @@ class VenueHttp:
         async with self._measuring:
             # The first call may have had to connect, which makes its middle a bad guess; the shorter of two counts.
             measured = [await self._measure_once() for _ in range(2)]
-            round_trip_ms, offset_ms = min(measured)
-            self._clock.set_offset(offset_ms, round_trip_ms)
-        log.info("venue clock measured", offset_ms=offset_ms, round_trip_ms=round_trip_ms)
+            round_trip_ms, offset_ms, error_ms = min(measured)
+            self._clock.set_offset(offset_ms, error_ms)
+        log.info("venue clock measured", offset_ms=offset_ms, error_ms=error_ms, round_trip_ms=round_trip_ms)
         return offset_ms
 
     def block_until(self, until_ms: int) -> None:
@@ -194,8 +197,8 @@ class VenueHttp:
         """Weight that may be spent in any minute."""
         return self._budget.limit
 
-    async def _measure_once(self) -> tuple[int, int]:
-        """(round trip, offset), both in ms."""
+    async def _measure_once(self) -> tuple[int, int, int]:
+        """(round trip, offset, how far that may be off), all in ms."""
         answer = await self._exchange(server_time())
         venue_ms = _told_time_ms(answer)
         if venue_ms is None:
@@ -203,8 +206,10 @@ class VenueHttp:
         date_ms = _date_ms(answer)
         self._date_ahead_ms = 0 if date_ms is None else date_ms - venue_ms
         # The answer's times already hold the offset known so far.
-        error_ms = venue_ms - (answer.asked_ms + answer.answered_ms) // 2
-        return answer.answered_ms - answer.asked_ms, self._clock.offset_ms + error_ms
+        offset_ms = self._clock.offset_ms + venue_ms - (answer.asked_ms + answer.answered_ms) // 2
+        round_trip_ms = answer.answered_ms - answer.asked_ms
+        by_date = venue_ms == date_ms
+        return round_trip_ms, offset_ms, (round_trip_ms + 1) // 2 + (DATE_ERROR_MS if by_date else 0)
 
     async def _ask(self, request: Request) -> Answer:
         """One exchange, judged."""
@@ -250,7 +255,7 @@ class VenueHttp:
         error_ms = date_ms - self._date_ahead_ms - (answer.asked_ms + answer.answered_ms) // 2
         if abs(error_ms) <= DATE_TRUST_MS + round_trip_ms // 2:
             return answer
-        self._clock.set_offset(self._clock.offset_ms + error_ms, round_trip_ms)
+        self._clock.set_offset(self._clock.offset_ms + error_ms, DATE_ERROR_MS + (round_trip_ms + 1) // 2)
         log.warning("clock is off, going by the venue's Date", off_by_ms=-error_ms)
         return replace(answer, asked_ms=answer.asked_ms + error_ms, answered_ms=answer.answered_ms + error_ms)
 

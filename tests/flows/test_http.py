@@ -16,7 +16,7 @@ import pytest
 from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused
 from ledger.venue import requests
 from ledger.wire import http
-from ledger.wire.clock import ManualClock
+from ledger.wire.clock import Clock, ManualClock
 from ledger.wire.http import VenueHttp
 from tests.flows.scripted_http import HANG, ScriptedHttp, reply, until_closed
 
@@ -457,7 +457,20 @@ async def test_of_two_round_trips_the_shorter_tells_the_time() -> None:
     async with ScriptedHttp([slow, quick]) as server, client(server, clock) as venue:
         assert await venue.measure_offset() == 5_000, "the middle of 1,002,000 and 1,002,100 is 1,002,050"
 
-    assert clock.round_trip_ms == 100
+    assert clock.error_ms == 50
+
+
+async def test_a_clock_knows_how_far_off_it_may_be() -> None:
+    clock = Clock()
+    assert clock.error_ms == 2000, "nobody measured"
+    told = reply(200, '{"serverTime":1717430400000}')
+    async with ScriptedHttp([told, told]) as server, client(server, clock) as venue:
+        await venue.measure_offset()
+        assert clock.error_ms < 500
+    dated = reply(404, HTML, {"Date": "Mon, 03 Jun 2024 16:00:00 GMT"})
+    async with ScriptedHttp([dated, dated]) as server, client(server, clock) as venue:
+        await venue.measure_offset()
+        assert 500 <= clock.error_ms < 1000, "whole seconds"
 
 
 async def test_a_measured_clock_is_corrected_not_doubled() -> None:
