@@ -216,15 +216,20 @@ async def balance_missed_since_ms(conn: Any, account: str, *, after_seq: int, un
     """Since when (venue clock, ms) REST alone has told a balance that the stream should have brought; None: it did.
 
     Looks at what was told after journal row ``after_seq`` and changed before ``until_ms``, outside any gap. A balance
-    that comes and goes within one instant was brought, though REST had to say which state is the last.
+    that comes and goes within one instant was brought, though REST had to say which state is the last. That instant is
+    when the stream last told of the asset: the clock of a snapshot is the account's, moved by any other asset since.
     """
     since_ms: int | None = await conn.fetchval(
         """
         SELECT min(b.as_of_ms) FROM ledger.balances b
+        CROSS JOIN LATERAL (
+            SELECT max(h.as_of_ms) AS last_ms FROM ledger.balance_history h
+            WHERE h.account = $1 AND h.asset = b.asset AND h.as_of_ms <= b.as_of_ms AND h.source = 'stream'
+        ) brought
         WHERE b.account = $1 AND b.source = 'rest' AND b.seq > $2 AND b.as_of_ms < $3
           AND b.as_of_ms > (SELECT coalesce(max(g.until_ms), 0) FROM ledger.gaps g WHERE g.account = $1)
           AND NOT EXISTS (SELECT FROM ledger.balance_history h WHERE h.account = $1 AND h.asset = b.asset
-                          AND h.as_of_ms BETWEEN b.as_of_ms - 1000 AND b.as_of_ms AND h.source = 'stream'
+                          AND h.as_of_ms BETWEEN brought.last_ms - 1000 AND brought.last_ms AND h.source = 'stream'
                           AND h.free = b.free AND h.locked = b.locked)
         """,
         account,

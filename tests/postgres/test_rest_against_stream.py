@@ -17,11 +17,13 @@ from tests.histories import (
     doubts,
     fill,
     head_seq,
+    held,
     known,
     order,
     order_of,
     rest,
     rows,
+    snapshot,
     trade,
 )
 
@@ -160,3 +162,39 @@ async def test_nothing_is_news_while_a_gap_is_open_or_no_stream_is_live(conn: An
     assert await missed_ms(conn, told("NEW", 50)) is None
     await coverage.close_gap(conn, ACCOUNT, 2, complete_from_ms=None)
     assert await missed_ms(conn, told("NEW", 50)) == 50
+
+
+# --- balances the stream should have brought
+
+
+async def balance_missed_ms(conn: Any) -> int | None:
+    """Since when, in ms after ``T_MS``; None: it missed nothing."""
+    since_ms = await reads.balance_missed_since_ms(conn, ACCOUNT, after_seq=0, until_ms=T_MS + 60_000)
+    return None if since_ms is None else since_ms - T_MS
+
+
+async def test_a_balance_that_rest_alone_tells_is_news(conn: Any) -> None:
+    await live_since(conn)
+    await Session().tell(conn, held("BTC", "5", at_ms=50))
+    await rest().tell(conn, snapshot(held("BTC", "6"), at_ms=9_000), asked_seq=1)
+
+    assert await balance_missed_ms(conn) == 9_000
+
+
+async def test_a_state_that_the_stream_told_and_left_behind_is_news_when_rest_tells_it_again(conn: Any) -> None:
+    await live_since(conn)
+    await Session().tell(conn, held("BTC", "5", at_ms=50), held("BTC", "6", at_ms=3_000))
+    await rest().tell(conn, snapshot(held("BTC", "5"), at_ms=9_000), asked_seq=1)
+
+    assert await balance_missed_ms(conn) == 9_000
+
+
+async def test_a_balance_that_came_and_went_in_one_instant_is_no_news_when_another_asset_moved_since(conn: Any) -> None:
+    """Of equal clocks the last distinct state counts, so REST must say that it is the first one again."""
+    await live_since(conn)
+    await Session().tell(conn, *(held("BTC", free, at_ms=50) for free in ("5", "4", "5")))
+    await Session().tell(conn, held("USDT", "7", at_ms=9_000))
+    await rest().tell(conn, snapshot(held("BTC", "5"), held("USDT", "7"), at_ms=9_000), asked_seq=1)
+
+    assert await rows(conn, "SELECT free, source FROM ledger.balances WHERE asset = 'BTC'") == [(5, "rest")]
+    assert await balance_missed_ms(conn) is None
