@@ -702,6 +702,14 @@ BEGIN
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
         END IF;
+        IF p_source = 'rest' THEN
+            UPDATE ledger.discrepancies d SET resolved_at = f_received[1], seq = v_head + 1,
+                resolution = 'the venue knows the order again'
+            WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
+              AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(o_symbol, o_id) AS u(symbol, order_id));
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
+            others_changed := others_changed + v_rows;
+        END IF;
     END IF;
 
     IF array_length(b_frame, 1) > 0 THEN

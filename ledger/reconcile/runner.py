@@ -51,6 +51,11 @@ LOOKS_MAX = 4
 """How often at most balances are looked at again before the next pass."""
 TELL_PROGRESS_S = 10.0
 """How often a long walk of the service says how far it is."""
+INSIST_S = 60.0
+INSIST_EVERY_S = 2.0
+"""For how long, and how often, an order that the venue does not know is asked for before its gap may close."""
+INSIST_MAX = 100
+"""Of more orders than that the venue has taken leave at once, and means it."""
 HEAR_WITHIN_S = 5.0
 """What REST tells the stream tells within so long, or within SDX_REST_LAG_S where that is longer."""
 
@@ -110,6 +115,8 @@ class Outcome:
     orders_changed: int = 0
     drifts: list[check.Drift] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
+    unknown: list[tuple[Request, str]] = field(default_factory=list)
+    """Questions for orders we know and the venue said it does not, with its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +183,8 @@ class Reconciler:
         self._looks_left = 0
         self._weight_told: int | None = None
         self._has_missed = False
+        self._insisted: set[str] = set()
+        """Questions for orders that the venue insisted it does not know."""
         self._healed_seq: int | None = None
         """Newest journal row when the last gap was closed; None before that."""
 
@@ -263,6 +272,7 @@ class Reconciler:
             healing=Healing(gaps[0].gap_id, covers, fresh_ms, tuple(steps)),
             on_progress=on_progress or self._progress_teller(gaps[0]),
         )
+        await self._insist(outcome, gaps[0])
         for gap in gaps:
             await self._writer.run(partial(self._close_gap, gap=gap))
         log.info(
@@ -297,6 +307,46 @@ class Reconciler:
         await self._wait_until(fresh_ms)
         scope = Scope(since_ms, symbols, strict=True)
         return await self.walk(scope, gap=None, healing=Healing(covers=covers), on_progress=on_progress)
+
+    async def _insist(self, outcome: Outcome, gap: Gap) -> None:
+        """Ask again for orders that the venue does not know although it told of them: REST may trail behind itself.
+
+        What it insists on is noted, and holds no gap open for ever: an order may be gone for good.
+        """
+        until_s = self._clock.monotonic_s() + INSIST_S
+        unknown = await self._still_unclear(outcome.unknown)
+        while 0 < len(unknown) <= INSIST_MAX and self._clock.monotonic_s() < until_s:
+            await self._clock.sleep(max(self._rules.rest_lag_s, INSIST_EVERY_S))
+            still: list[tuple[Request, str]] = []
+            for request, _ in unknown:
+                try:
+                    told, page = await self._ask(request, gap)
+                except VenueRefused as refused:
+                    if isinstance(refused, KeyRefused) or refused.code not in _UNKNOWN_ORDER:
+                        raise
+                    still.append((request, str(refused)))
+                else:
+                    await self._take(told, page, outcome, gap)
+            unknown = await self._still_unclear(still)
+        self._insisted.update(request.question for request, _ in unknown)
+        await self._doubt(
+            [
+                Doubt("order_unknown", f"{request.symbol}/{request.order_id}", "an order that was told of before", why)
+                for request, why in unknown
+            ]
+        )
+
+    async def _still_unclear(self, unknown: list[tuple[Request, str]]) -> list[tuple[Request, str]]:
+        """Those of these orders that neither a list of the venue nor the stream has made clear since."""
+        if not unknown:
+            return []
+        known = await self._known(missing=False)
+        unclear = {*known.open_orders, *known.untold, *known.disputed}
+        return [
+            (request, why)
+            for request, why in unknown
+            if (request.symbol, request.order_id) in unclear and request.question not in self._insisted
+        ]
 
     async def _close_gap(self, conn: Any, gap: Gap) -> bool:
         hidden = self._capabilities is None or self._capabilities.mode != "trades"
@@ -352,7 +402,7 @@ class Reconciler:
             try:
                 told, page = await self._ask(request, here.gap)
             except VenueRefused as refused:
-                waiting.extend(await self._take_refusal(walk, request, refused))
+                waiting.extend(await self._take_refusal(walk, request, refused, outcome))
                 await self._doubt(walk.doubts())
             else:
                 if here.quiet:
@@ -508,7 +558,9 @@ class Reconciler:
         await self._doubt([Doubt("rest_page", told.question, None, problem)])
         return applied
 
-    async def _take_refusal(self, walk: Walk, request: Request, refused: VenueRefused) -> list[Request]:
+    async def _take_refusal(
+        self, walk: Walk, request: Request, refused: VenueRefused, outcome: Outcome
+    ) -> list[Request]:
         """What to ask instead. An unknown order stays open here, an unknown symbol was a guess or is noted.
 
         Raises the refusal itself where nothing else can be done: the walk ends, its gap stays open.
@@ -519,6 +571,7 @@ class Reconciler:
             log.info(
                 "order not found at the venue, asking again later", account=self._account, question=request.question
             )
+            outcome.unknown.append((request, str(refused)))
             return []
         if request.symbol is not None and refused.code == _UNKNOWN_SYMBOL:
             if walk.refuse(request.symbol):

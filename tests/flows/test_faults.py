@@ -16,6 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from ledger.app import Mirror
 from ledger.errors import KeyRefused
+from ledger.reconcile import runner
 from ledger.sandbox import dialects, faults
 from ledger.sandbox.books import PAIRS, Order
 from ledger.sandbox.dialects import event_json
@@ -433,19 +434,45 @@ async def test_spoilt_answers_are_never_read_as_empty(database_url: str, conn: A
         assert proof.fills == proof.venue_fills
 
 
-async def test_not_found_never_closes_an_order(database_url: str, conn: Any) -> None:
-    async with mirrored(database_url, conn, "documented") as (sandbox, _):
+OLD = {"history": 80, "history_days": 1}
+"""Orders that no list which is asked for after a gap holds any more."""
+UNKNOWN = "SELECT count(*) FROM ledger_v1.discrepancies WHERE kind = 'order_unknown' AND resolved_at IS {}"
+
+
+async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_knows_it_again(
+    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "INSIST_S", 4.0)
+    async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
         await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})
         await sandbox.fault({"do": "drop"})
         await sandbox.fault({"do": "rest_not_found", "n": 1000})
         await sandbox.step(60)
         await gaps_closed(conn, 2)
-        assert answers(sandbox, "/order", 400) > 0, "no order was asked for singly: the test shows nothing"
+        asked = answers(sandbox, "/order", 400)
+        noted = await conn.fetchval(UNKNOWN.format("NULL"))
+        assert 0 < noted < asked, "each was asked for more than once before its gap was closed"
         closed = "SELECT symbol, order_id FROM ledger_v1.orders WHERE status NOT IN ('NEW', 'PARTIALLY_FILLED')"
         resting = {order.key for order in sandbox.books.open_orders()}
         assert resting.isdisjoint({tuple(row) for row in await conn.fetch(closed)})
         await sandbox.fault({"do": "rest_not_found", "n": 0})
         await holds(conn, sandbox, gaps=2)
+        assert await conn.fetchval(UNKNOWN.format("NULL")) == 0
+        assert await conn.fetchval(UNKNOWN.format("NOT NULL")) == noted
+
+
+async def test_a_gap_does_not_close_over_an_order_that_rest_does_not_know_yet(database_url: str, conn: Any) -> None:
+    async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
+        await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})
+        await sandbox.fault({"do": "drop"})
+        await sandbox.fault({"do": "rest_not_found", "n": 3})
+        await sandbox.step(60)
+        await gaps_closed(conn, 2)
+        assert answers(sandbox, "/order", 400) == 3, "no order was asked for singly: the test shows nothing"
+        was_open = "SELECT symbol, order_id FROM ledger_v1.orders WHERE status IN ('NEW', 'PARTIALLY_FILLED')"
+        resting = {order.key for order in sandbox.books.open_orders()}
+        assert {tuple(row) for row in await conn.fetch(was_open)} == resting
+        assert await conn.fetchval("SELECT count(*) FROM ledger_v1.discrepancies WHERE kind = 'order_unknown'") == 0
 
 
 @pytest.mark.parametrize(("offset_ms", "dialect"), [(90_000, "documented"), (-90_000, "documented"), (-90_000, "full")])
