@@ -249,7 +249,18 @@ class Walk:
         courses = [course for course in self._courses.values() if course.symbol == symbol]
         if any(not course.done or course.has_holes for course in courses):
             return False
+        # An order that rests here and is in no list yet may have ended in the gap.
+        if any(key[0] == symbol and key not in self._confirmed for key in self.known.open_orders):
+            return False
         return symbol not in self._guesses
+
+    @property
+    def read_whole(self) -> frozenset[str]:
+        """Markets whose every order was read, from the first there is: an order that was not among them is none."""
+        if self.beginning_ms:
+            return frozenset()
+        ended = (one for one in self._courses.values() if one.kind == "allOrders" and one.done and not one.has_holes)
+        return frozenset(course.symbol for course in ended if course.from_first)
 
     def _next_page(self, request: Request, page: Page) -> Iterator[Request]:
         course = self._course(request)

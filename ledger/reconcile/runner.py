@@ -117,6 +117,8 @@ class Outcome:
     stuck: list[str] = field(default_factory=list)
     unknown: list[tuple[Request, str]] = field(default_factory=list)
     """Questions for orders we know and the venue said it does not, with its words."""
+    read_whole: frozenset[str] = frozenset()
+    """Markets whose every order was read: there is nothing to come of asking again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +317,11 @@ class Reconciler:
         """
         until_s = self._clock.monotonic_s() + INSIST_S
         unknown = await self._still_unclear(outcome.unknown)
-        while 0 < len(unknown) <= INSIST_MAX and self._clock.monotonic_s() < until_s:
+        while (
+            any(request.symbol not in outcome.read_whole for request, _ in unknown)
+            and len(unknown) <= INSIST_MAX
+            and self._clock.monotonic_s() < until_s
+        ):
             await self._clock.sleep(max(self._rules.rest_lag_s, INSIST_EVERY_S))
             still: list[tuple[Request, str]] = []
             for request, _ in unknown:
@@ -388,7 +394,7 @@ class Reconciler:
         await self._drain(here)
         here.waiting.extend(walk.last(await self._known(missing=trades)))
         await self._drain(here)
-        here.outcome.stuck = walk.stuck
+        here.outcome.stuck, here.outcome.read_whole = walk.stuck, walk.read_whole
         await self._compare(here.outcome, gap)
         await self._tell_weight()
         return here.outcome
@@ -407,7 +413,12 @@ class Reconciler:
             else:
                 if here.quiet:
                     await self._listen(page)
-                waiting.extend(walk.answered(request, page))
+                nexts = walk.answered(request, page)
+                if request.kind == "openOrders":
+                    # Orders that rest no more come first: no market is through as long as one of its own is unclear.
+                    waiting.extendleft(reversed(nexts))
+                else:
+                    waiting.extend(nexts)
                 doubts, step = walk.doubts(), walk.step(request, page, told.asked_ms)
                 await self._take(told, page, outcome, here.gap, doubts=doubts, step=step)
             if here.on_progress is not None:

@@ -179,20 +179,22 @@ async def _older_balances(conn: Any, world: World) -> list[str]:
 
 
 async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
-    """What happened at the venue before the end of coverage and is not known here."""
-    through_ms = await conn.fetchval(
-        "SELECT complete_through_ms FROM ledger_v1.coverage WHERE account = $1 AND symbol = '*'", world.account
+    """What happened at the venue before the end of coverage, the account's or a market's own, and is not known here."""
+    rows = await conn.fetch(
+        "SELECT symbol, complete_through_ms - $2::bigint FROM ledger_v1.coverage"
+        " WHERE account = $1 AND complete_through_ms IS NOT NULL",
+        world.account,
+        CLOCK_DOUBT_MS,
     )
-    if through_ms is None:
-        return []
-    through_ms -= CLOCK_DOUBT_MS
+    covered = {symbol: through_ms for symbol, through_ms in rows}  # noqa: C416 - a row is no pair
     executed: dict[tuple[str, int], Any] = {}
     for fill in world.venue.books.fills.values():
-        if fill.time_ms <= through_ms:
+        if fill.time_ms <= max(covered.get(fill.symbol, 0), covered.get("*", 0)):
             key = (fill.symbol, fill.order_id)
             executed[key] = executed.get(key, 0) + fill.qty
     found = []
     for key, other in world.venue.books.orders.items():
+        through_ms = max(covered.get(key[0], 0), covered.get("*", 0))
         if other.created_ms > through_ms:
             continue
         mine = orders.get(key)

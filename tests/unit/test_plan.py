@@ -669,3 +669,23 @@ def test_an_order_told_with_two_ends_is_asked_for_by_itself_even_when_a_page_had
 
     lasts = it.last(Known(100, ("BTCUSDT",), (), (), (), disputed=(("BTCUSDT", 7),)))
     assert lasts == [requests.query_order("BTCUSDT", 7)]
+
+
+@pytest.mark.parametrize(("told", "covers"), [((), None), ((order("BTCUSDT", 7),), 3)])
+def test_a_market_is_through_only_once_every_order_that_rests_here_was_told_of(
+    told: tuple[Fact, ...], covers: int | None
+) -> None:
+    """It may have ended in the gap, and no page that is asked for holds an order so old."""
+    state = known("BTCUSDT", open_orders=[("BTCUSDT", 7)])
+    asking = walk(Scope(GAP_MS), state, healing=Healing(gap_id=3, covers=3))
+    asking.first()
+    (single,) = asking.answered(requests.open_orders(), Page((), rows=0))
+    assert questions([single]) == ["GET order symbol=BTCUSDT&orderId=7"]
+    asking.answered(single, Page(told, rows=len(told)))
+    pages = next(course.question for course in asking._courses.values())
+    asking.answered(pages, Page((), rows=0))
+
+    step = asking.step(pages, Page((), rows=0), GAP_MS)
+
+    assert step is not None
+    assert (step.done, step.covers) == (True, covers)
