@@ -51,9 +51,9 @@ LOOKS_MAX = 4
 """How often at most balances are looked at again before the next pass."""
 TELL_PROGRESS_S = 10.0
 """How often a long walk of the service says how far it is."""
-INSIST_S = 60.0
+INSIST_TIMES = 10
 INSIST_EVERY_S = 2.0
-"""For how long, and how often, an order that the venue does not know is asked for before its gap may close."""
+"""How often, and at least how long apart, an order the venue does not know is asked for before its gap may close."""
 INSIST_MAX = 100
 """Of more orders than that the venue has taken leave at once, and means it."""
 HEAR_WITHIN_S = 5.0
@@ -192,6 +192,7 @@ class Reconciler:
 
     @property
     def _lag_ms(self) -> int:
+        """How far REST may trail the stream."""
         return int(self._rules.rest_lag_s * 1000)
 
     @property
@@ -315,13 +316,11 @@ class Reconciler:
 
         What it insists on is noted, and holds no gap open for ever: an order may be gone for good.
         """
-        until_s = self._clock.monotonic_s() + INSIST_S
         unknown = await self._still_unclear(outcome.unknown)
-        while (
-            any(request.symbol not in outcome.read_whole for request, _ in unknown)
-            and len(unknown) <= INSIST_MAX
-            and self._clock.monotonic_s() < until_s
-        ):
+        for _ in range(INSIST_TIMES):
+            hopeful = any(request.symbol not in outcome.read_whole for request, _ in unknown)
+            if not hopeful or len(unknown) > INSIST_MAX:
+                break
             await self._clock.sleep(max(self._rules.rest_lag_s, INSIST_EVERY_S))
             still: list[tuple[Request, str]] = []
             for request, _ in unknown:
@@ -623,7 +622,8 @@ class Reconciler:
     async def _judge(self) -> None:
         """Explain the balances of the newest comparison; what is seen once is looked at again soon."""
         self._looks_left -= 1
-        if await self._explainer.judge(self._compared_ms - self._trail_ms, self._tell) and self._looks_left > 0:
+        # By our own clock alone: the cut must lie after every gap, whose end is told by it too.
+        if await self._explainer.judge(self._compared_ms - self._lag_ms, self._tell) and self._looks_left > 0:
             self._vote_s = self._clock.monotonic_s() + self._vote_after_s
 
     async def _tell(self, name: str, fact: Fact) -> None:

@@ -442,7 +442,7 @@ UNKNOWN = "SELECT count(*) FROM ledger_v1.discrepancies WHERE kind = 'order_unkn
 async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_knows_it_again(
     database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "INSIST_S", 4.0)
+    monkeypatch.setattr(runner, "INSIST_TIMES", 2)
     async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
         await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})
         await sandbox.fault({"do": "drop"})
