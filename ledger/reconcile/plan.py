@@ -249,8 +249,11 @@ class Walk:
         courses = [course for course in self._courses.values() if course.symbol == symbol]
         if any(not course.done or course.has_holes for course in courses):
             return False
-        # An order that rests here and is in no list yet may have ended in the gap.
-        if any(key[0] == symbol and key not in self._confirmed for key in self.known.open_orders):
+        # An order that rests here and is in no list yet may have ended in the gap. Where every order was listed, from
+        # the first on, it is none of the venue's, and nothing would ever come of waiting for it.
+        listed = any(course.kind == "allOrders" and course.from_first for course in courses)
+        resting = (key for key in self.known.open_orders if key[0] == symbol)
+        if not listed and any(key not in self._confirmed for key in resting):
             return False
         return symbol not in self._guesses
 

@@ -689,3 +689,18 @@ def test_a_market_is_through_only_once_every_order_that_rests_here_was_told_of(
 
     assert step is not None
     assert (step.done, step.covers) == (True, covers)
+
+
+def test_an_order_that_the_venue_lists_nowhere_does_not_make_its_market_new_for_ever() -> None:
+    """A market that is never through would be read from its first day on after every gap."""
+    state = Known(100, ("BTCUSDT",), (("BTCUSDT", 7),), (), (), covered=frozenset())
+    asking = walk(Scope(GAP_MS), state, healing=Healing(gap_id=3, covers=3))
+    asking.first()
+    asking.answered(requests.open_orders(), Page((), rows=0))
+    pages = next(course.question for course in asking._courses.values())
+    asking.answered(pages, Page((), rows=0))
+
+    step = asking.step(pages, Page((), rows=0), GAP_MS)
+
+    assert step is not None
+    assert (step.done, step.covers) == (True, 3)
