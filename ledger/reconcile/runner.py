@@ -197,8 +197,8 @@ class Reconciler:
 
     @property
     def _trail_ms(self) -> int:
-        """How long before an instant of ours what the venue dates may be unknown to REST: our clock may be ahead."""
-        return self._lag_ms + self._clock.error_ms
+        """How long before an instant of ours what the venue dates may be unknown to REST."""
+        return self._clock.trail_ms(self._rules.rest_lag_s)
 
     @property
     def _vote_after_s(self) -> float:
@@ -477,7 +477,7 @@ class Reconciler:
         after_seq = self._healed_seq
         if self._on_missed is None or self._has_missed or after_seq is None:
             return
-        until_ms = self._clock.venue_now_ms() - max(self._trail_ms, int(HEAR_WITHIN_S * 1000) + self._clock.error_ms)
+        until_ms = self._clock.venue_now_ms() - self._clock.trail_ms(max(self._rules.rest_lag_s, HEAR_WITHIN_S))
         since_ms = await self._writer.run(
             lambda conn: reads.balance_missed_since_ms(conn, self._account, after_seq=after_seq, until_ms=until_ms)
         )

@@ -290,7 +290,7 @@ class Consumer:
         if any(doubt_ms is None or opened_ms <= doubt_ms for opened_ms in others_ms):
             return
         # Before it was last heard REST may have trailed, and so may what counts as covered.
-        not_after_ms = None if doubt_ms is None else doubt_ms - self._trail_ms
+        not_after_ms = None if doubt_ms is None else doubt_ms - self._clock.trail_ms(self._rules.rest_lag_s)
         log.warning("stream lost", account=self._account, cause=cause)
         if others_ms:
             self._is_over(Outage(cause, not_after_ms), min(others_ms))
@@ -413,12 +413,7 @@ class Consumer:
             return 0  # alive, but behind: coverage stays where it is
         heard_s = max(socket.connection.heard_s for socket in self._live.values())
         late_s = liveness.late_s(now_s - heard_s, self._rules.silence_s)
-        return self._clock.venue_now_ms() - int(late_s * 1000) - self._trail_ms
-
-    @property
-    def _trail_ms(self) -> int:
-        """How long before an instant of ours REST may know nothing yet: its lag, and how far our clock may be ahead."""
-        return int(self._rules.rest_lag_s * 1000) + self._clock.error_ms
+        return self._clock.venue_now_ms() - int(late_s * 1000) - self._clock.trail_ms(self._rules.rest_lag_s)
 
     def _obey(self, session_id: UUID, entries: list[Entry]) -> None:
         """The venue says that this stream or its key is over: act on it without waiting for silence."""

@@ -47,9 +47,13 @@ class Clock:
 
     @property
     def error_ms(self) -> int:
-        """How far ``venue_now_ms`` may be from the venue's clock, either way: to be allowed for wherever an instant of
-        ours is held against one that the venue tells."""
+        """How far ``venue_now_ms`` may be from the venue's clock, either way, ms."""
         return self._error_ms
+
+    def trail_ms(self, rest_lag_s: float) -> int:
+        """How long before an instant of ours REST may know nothing yet of what the venue dates: as long as it lags, and
+        as much more as our clock may be ahead."""
+        return int(rest_lag_s * 1000) + self._error_ms
 
     def set_offset(self, offset_ms: int, error_ms: int) -> None:
         """Take a measured offset, and by how much it may be wrong."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 SHOWN_MAX = 4
-CLOCK_DOUBT_MS = 1_200
-"""How wrong the mirror may be about the venue's clock where that is told in whole seconds."""
 FRESH_WITHIN_MS = 15_000
 """How far behind a healthy mirror's coverage may be, beyond what its settings hold it back."""
 TERMINAL = frozenset({"FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED"})
@@ -181,10 +179,9 @@ async def _older_balances(conn: Any, world: World) -> list[str]:
 async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
     """What happened at the venue before the end of coverage, the account's or a market's own, and is not known here."""
     rows = await conn.fetch(
-        "SELECT symbol, complete_through_ms - $2::bigint FROM ledger_v1.coverage"
+        "SELECT symbol, complete_through_ms FROM ledger_v1.coverage"
         " WHERE account = $1 AND complete_through_ms IS NOT NULL",
         world.account,
-        CLOCK_DOUBT_MS,
     )
     covered = {symbol: through_ms for symbol, through_ms in rows}  # noqa: C416 - a row is no pair
     executed: dict[tuple[str, int], Any] = {}
