@@ -29,8 +29,8 @@ FROM generate_series(0, $1 / 2 - 1) n
 """
 _HISTORY = """
 INSERT INTO ledger.balance_history (account, asset, as_of_ms, free, locked, k, source, seq)
-SELECT 'a' || n % $2, 'A' || n / $2 % 20, $4 - (($1 - n) * ($5::bigint * 86400000) / $1), n, 0, 0, 'stream', n / $2 + 1
-FROM generate_series(0, $1 - 1) n WHERE $3 > 0
+SELECT 'a' || n % $2, 'A' || n / $2 % 20, $3 - (($1 - n) * ($4::bigint * 86400000) / $1), n, 0, 0, 'stream', n / $2 + 1
+FROM generate_series(0, $1 - 1) n
 """
 
 
@@ -41,8 +41,9 @@ async def store(conn: Any, fills: int, *, accounts: int = ACCOUNTS, symbols: int
         " FROM generate_series(0, $1::int - 1) n ON CONFLICT DO NOTHING",
         accounts,
     )
-    for statement in (_FILLS, _ORDERS, _HISTORY):
+    for statement in (_FILLS, _ORDERS):
         await conn.execute(statement, fills, accounts, symbols, LAST_MS, days, timeout=3600)
+    await conn.execute(_HISTORY, fills, accounts, LAST_MS, days, timeout=3600)
     await conn.execute(
         "INSERT INTO ledger.balances (account, asset, free, locked, as_of_ms, k, source, seq)"
         " SELECT DISTINCT ON (account, asset) account, asset, free, locked, as_of_ms, k, source, seq"

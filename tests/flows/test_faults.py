@@ -439,16 +439,21 @@ OLD = {"history": 80, "history_days": 1}
 UNKNOWN = "SELECT count(*) FROM ledger_v1.discrepancies WHERE kind = 'order_unknown' AND resolved_at IS {}"
 
 
+async def healed_while_unknown(sandbox: Sandbox, conn: Any, times: int) -> None:
+    """An outage is healed while so many questions for single orders are answered that there is no such order."""
+    await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})
+    await sandbox.fault({"do": "drop"})
+    await sandbox.fault({"do": "rest_not_found", "n": times})
+    await sandbox.step(60)
+    await gaps_closed(conn, 2)
+
+
 async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_knows_it_again(
     database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "INSIST_TIMES", 2)
     async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
-        await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})
-        await sandbox.fault({"do": "drop"})
-        await sandbox.fault({"do": "rest_not_found", "n": 1000})
-        await sandbox.step(60)
-        await gaps_closed(conn, 2)
+        await healed_while_unknown(sandbox, conn, 1000)
         asked = answers(sandbox, "/order", 400)
         noted = await conn.fetchval(UNKNOWN.format("NULL"))
         assert 0 < noted < asked, "each was asked for more than once before its gap was closed"
@@ -463,11 +468,7 @@ async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_know
 
 async def test_a_gap_does_not_close_over_an_order_that_rest_does_not_know_yet(database_url: str, conn: Any) -> None:
     async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
-        await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})
-        await sandbox.fault({"do": "drop"})
-        await sandbox.fault({"do": "rest_not_found", "n": 3})
-        await sandbox.step(60)
-        await gaps_closed(conn, 2)
+        await healed_while_unknown(sandbox, conn, 3)
         assert answers(sandbox, "/order", 400) == 3, "no order was asked for singly: the test shows nothing"
         was_open = "SELECT symbol, order_id FROM ledger_v1.orders WHERE status IN ('NEW', 'PARTIALLY_FILLED')"
         resting = {order.key for order in sandbox.books.open_orders()}
