@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_never
 from uuid import UUID
 
+import msgspec
+
 from ledger.facts.identity import SessionMemory, stream_key
 from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Resolution, Settlement, Snapshot, Transfer
 
@@ -23,8 +25,7 @@ _ARGUMENTS = _HEADER + 1 + _FRAME + _ORDER + _FILL + _BALANCE + 1
 _PLACES = ", ".join(f"${n}" for n in range(1, _ARGUMENTS + 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One journal row to be, with what it means.
 
     ``received_ms`` is this machine's clock; ``venue_ms`` the event's own time, or when a REST question was asked.

@@ -17,6 +17,8 @@ from ledger.facts.types import Exact
 LENGTH_MAX = 100
 """Characters of a decimal as the venue writes it."""
 
+_UNSIGNED = re.compile(r"[0-9]{1,38}\.[0-9]{1,60}")
+"""How nearly every amount is written: one look is enough for it."""
 _PLAIN = re.compile(r"-?(?:[0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})")
 _EXPONENT = re.compile(r"-?(?:[0-9]{1,60}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})[eE][+-]?([0-9]{1,2})")
 _EXPONENT_MAX = 40
@@ -43,6 +45,8 @@ def exact(text: object) -> Exact:
 
 def non_negative(text: object) -> Exact:
     """Like ``exact``, and raises ValueError below zero. '-0' is zero."""
+    if type(text) is str and _UNSIGNED.fullmatch(text):
+        return cast(Exact, text)
     number = exact(text)
     if is_negative(number):
         raise ValueError(f"expected a decimal of zero or more, got {shown(text)}")

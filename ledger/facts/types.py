@@ -7,15 +7,15 @@ times in ms UTC as the venue gave them. None means: not told.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NewType
+
+import msgspec
 
 Exact = NewType("Exact", str)
 """Decimal text that passed ``facts.decimals.exact``; it reaches NUMERIC digit for digit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, gc=False):
     """The state of one order. Identity: (symbol, order_id)."""
 
     symbol: str
@@ -35,8 +35,7 @@ class Order:
     """True for an answer of GET order: it decides between two different terminal states."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(msgspec.Struct, frozen=True, gc=False):
     """One execution of an order.
 
     With a venue trade id its identity is (symbol, order_id, trade_id). Without one it is the content of the stream
@@ -58,8 +57,7 @@ class Fill:
     """The order status the stream frame carried; None on REST rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(msgspec.Struct, frozen=True, gc=False):
     """What the account holds of one asset, absolute. ``as_of_ms`` is the venue's clock, None where it gives none."""
 
     asset: str
@@ -68,16 +66,14 @@ class Balance:
     as_of_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
     """The whole account as REST told it: an asset that is absent is zero."""
 
     balances: tuple[Balance, ...]
     as_of_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(msgspec.Struct, frozen=True, gc=False):
     """A movement into (positive) or out of (negative) the account that is not a trade."""
 
     asset: str
@@ -86,8 +82,7 @@ class Transfer:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """The executed quantity of an order, asked late enough to judge its provisional fills (see db/apply.sql)."""
 
     symbol: str
@@ -95,8 +90,7 @@ class Settlement:
     executed_qty: Exact
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(msgspec.Struct, frozen=True, gc=False):
     """Something that does not fit and must be seen by a person; becomes a row of ``discrepancies``."""
 
     kind: str
@@ -113,8 +107,7 @@ class Doubt:
     """How it was settled at once; None: it is open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True, gc=False):
     """A person's decision about a discrepancy, in words."""
 
     discrepancy_id: int

@@ -11,7 +11,6 @@ venue it follows (user-data-stream.md, 2026-07-21).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -98,8 +97,7 @@ class BalanceUpdate(msgspec.Struct, frozen=True):
 Event = ExecutionReport | AccountPosition | BalanceUpdate
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame. ``kind`` is the venue's event name; ``venue_ms`` the venue's clock, None where it gives
     none.
 

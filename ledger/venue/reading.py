@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -61,7 +62,7 @@ def parse(raw: bytes) -> tuple[object, bool]:
         tree, doubtful = _decoded(raw)
         # Each separator is a comma, so as many commas as the decoded tree needs leave none for a repeated
         # key. Only when the count differs (a comma within a text, or a double) is every key looked at.
-        if raw.count(b",") != _separators(tree) and not doubtful:
+        if raw.count(b",") != _separators(tree, raw) and not doubtful:
             return _closely(raw), True
         return tree, doubtful or b"\\u" in raw
     except RecursionError:
@@ -178,15 +179,29 @@ def _closely(raw: bytes) -> object:
     return json.loads(raw.decode(), object_pairs_hook=_object, parse_float=Number, parse_constant=Number)
 
 
-def _separators(tree: object, room: int = _NESTED_MAX) -> int:
-    """How many commas it takes to write ``tree``. Raises RecursionError when it is nested beyond ``room``."""
+def _separators(tree: object, raw: bytes) -> int:
+    """How many commas it takes to write ``tree``, which was read from ``raw``."""
+    if isinstance(tree, dict) and raw.count(b"{") == 1 and b"[" not in raw:
+        return max(len(tree) - 1, 0)  # flat, as every executionReport is
+    return _nested_separators(tree, _NESTED_MAX)
+
+
+def _nested_separators(tree: object, room: int) -> int:
+    """The same at any depth. Raises RecursionError when ``tree`` is nested beyond ``room``."""
     if room == 0:
         raise RecursionError
-    if not isinstance(tree, dict | list):
+    if isinstance(tree, dict):
+        values: Iterable[object] = tree.values()
+    elif isinstance(tree, list):
+        values = tree
+    else:
         return 0
-    values = tree.values() if isinstance(tree, dict) else tree
-    inner = sum(_separators(value, room - 1) for value in values if type(value) in (dict, list))
-    return max(len(tree) - 1, 0) + inner
+    commas = max(len(tree) - 1, 0)
+    for value in values:
+        kind = type(value)
+        if kind is dict or kind is list:
+            commas += _nested_separators(value, room - 1)
+    return commas
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 from unittest import mock
 from weakref import WeakKeyDictionary
 
+from msgspec import structs
+
 from ledger.db import apply, coverage, reads
 from ledger.db.apply import WalkStep
 from ledger.errors import VenueBusy
@@ -246,7 +248,7 @@ def _fees_dropped() -> AbstractContextManager[Any]:
     row = apply._fill_row
 
     def poor(frame: int, index: int, fill: Any, memory: SessionMemory) -> Any:
-        return row(frame, index, replace(fill, fee="0"), memory)
+        return row(frame, index, structs.replace(fill, fee="0"), memory)
 
     return mock.patch.object(apply, "_fill_row", poor)
 

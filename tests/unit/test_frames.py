@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import astuple
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from ledger.errors import UnreadableFrame
 from ledger.venue.frames import AccountPosition, BalanceUpdate, ExecutionReport, Frame, read
