@@ -15,13 +15,13 @@ import platform
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import structlog
 
-from ledger import replay, verify
+from ledger import verify
 from ledger.config import AccountSettings, Settings
 from ledger.db import coverage, leader, reads
 from ledger.db.leader import Candidate
@@ -50,6 +50,9 @@ from ledger.wire.clock import Clock
 from ledger.wire.embedded import WRITER, Embedded
 from ledger.wire.http import VenueHttp
 from ledger.wire.postgres import Writer
+
+if TYPE_CHECKING:
+    from ledger import replay
 
 log = structlog.get_logger(__name__)
 
@@ -90,9 +93,11 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 async def ready(db: Database) -> None:
     """Bring the schema up to date where we may, else refuse one this program was not made for. Raises DatabaseError."""
+    from ledger.wire import schema  # brings SQLAlchemy and Alembic, 30 MB that no reading command needs
+
     refusal: DatabaseError | None = None
     try:
-        await postgres.upgrade(db.owner_url)
+        await schema.upgrade(db.owner_url)
     except DatabaseError as error:
         refusal = error
     async with postgres.reading(db.writer_url, application="sdx-ledger check") as conn:
@@ -541,6 +546,8 @@ async def _ask_venue(settings: Settings, conn: Any, name: str, clock: Clock) -> 
 
 async def replay_all(db: Database, account: str | None, *, swap: bool) -> list[replay.Result]:
     """The journal of this account, or of all, told again and compared. Raises DatabaseError unless run as the owner."""
+    from ledger import replay  # brings SQLAlchemy
+
     async with AsyncExitStack() as stack:
         reader, writer, holder = [
             await stack.enter_async_context(

@@ -17,7 +17,7 @@ from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import structlog
 import typer
@@ -27,7 +27,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from ledger import __version__, app, config, demo, doctor, log, replay, verify
+from ledger import __version__, app, config, demo, doctor, log, verify
 from ledger.config import Settings
 from ledger.db import decisions, explain, reads
 from ledger.db.decisions import Decision, Meaning
@@ -38,6 +38,9 @@ from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
 from ledger.wire import embedded, pg_binaries, postgres
 from ledger.wire.clock import Clock
+
+if TYPE_CHECKING:
+    from ledger import replay
 
 INTERRUPTED = 130
 
@@ -582,11 +585,13 @@ def user_name() -> str:
 @db_cli.command("upgrade")
 def db_upgrade() -> None:
     """Bring the schema to this program's version; run it with a URL that owns the schema."""
+    from ledger.wire import schema
+
     loaded = settings()
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
-            version = await postgres.upgrade(db.owner_url, anew=True)
+            version = await schema.upgrade(db.owner_url, anew=True)
         typer.echo(f"schema is at {version}")
 
     finish(work)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ledger import app
 from ledger.config import AccountSettings, Settings
+from ledger.db import code
 from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError, VenueRefused
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.venue import requests, rest_pages
@@ -142,7 +143,7 @@ async def _database(settings: Settings) -> list[Finding]:
                 if await postgres.installed_revision(conn) is None:
                     return [Finding("database", "ok", f"PostgreSQL {version} ({where}), empty: `run` makes the schema")]
                 return [finding, Finding("schema", "failed", str(error), "run: sdx-ledger db upgrade", 5)]
-            return [finding, Finding("schema", "ok", f"version {postgres.newest_revision()}")]
+            return [finding, Finding("schema", "ok", f"version {code.NEWEST}")]
     except LedgerError as error:
         return [Finding("database", "failed", str(error), "start the server or correct the setting", error.exit_code)]
 

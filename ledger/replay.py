@@ -21,6 +21,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Table, Text
 
 from ledger.db import apply, code, decisions, tables
+from ledger.db import scratch as scratch_of
 from ledger.db.apply import Batch, Entry
 from ledger.errors import DatabaseError, LedgerError, UnreadableFrame
 from ledger.facts.identity import SessionMemory
@@ -107,7 +108,7 @@ async def scratch(owner: Any) -> AsyncIterator[None]:
     """
     if not await owner.fetchval(
         f"SELECT has_database_privilege(current_database(), 'CREATE')"
-        f" AND pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = '{tables.SCHEMA}'"
+        f" AND pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = '{code.SCHEMA}'"
     ):
         raise DatabaseError(
             "replay makes a scratch schema, which only the owner of the schema may; set SDX_OWNER_DATABASE_URL"
@@ -117,7 +118,7 @@ async def scratch(owner: Any) -> AsyncIterator[None]:
     drop = f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {SCRATCH} CASCADE"
     try:
         await owner.execute(drop)
-        await owner.execute(code.scratch(SCRATCH))
+        await owner.execute(scratch_of.statements(SCRATCH))
         yield
     finally:
         await owner.execute(drop)
@@ -381,10 +382,10 @@ async def dump_sha256(conn: Any, schema: str, account: str, table: Table, column
 
 async def _compare(conn: Any, account: str, table: Table) -> TableResult:
     names = [column.name for column in table.columns]
-    live = await dump_sha256(conn, tables.SCHEMA, account, table, names)
+    live = await dump_sha256(conn, code.SCHEMA, account, table, names)
     replayed = await dump_sha256(conn, SCRATCH, account, table, names)
     live_rows, replayed_rows = await conn.fetchrow(
-        f"SELECT (SELECT count(*) FROM {tables.SCHEMA}.{table.name} WHERE account = $1),"
+        f"SELECT (SELECT count(*) FROM {code.SCHEMA}.{table.name} WHERE account = $1),"
         f" (SELECT count(*) FROM {SCRATCH}.{table.name} WHERE account = $1)",
         account,
         timeout=LONG_S,
@@ -420,7 +421,7 @@ def _differing(table: Table) -> str:
         return f"({told}) {alias}"
 
     return (
-        f"SELECT l.cells AS live, r.cells AS replayed FROM {side('l', tables.SCHEMA)}"
+        f"SELECT l.cells AS live, r.cells AS replayed FROM {side('l', code.SCHEMA)}"
         f" FULL JOIN {side('r', SCRATCH)} USING ({', '.join(keys)}) WHERE l.cells IS DISTINCT FROM r.cells"
         f" ORDER BY {_order(table)}"
     )
@@ -463,7 +464,7 @@ async def _swap(owner: Any, before: Result) -> Result:
     seq = await _note_swap(owner, account, {"was": live, "is": wanted})
     for table in REBUILT:
         names = ", ".join(column.name for column in table.columns)
-        into, source = f"{tables.SCHEMA}.{table.name}", f"{SCRATCH}.{table.name}"
+        into, source = f"{code.SCHEMA}.{table.name}", f"{SCRATCH}.{table.name}"
         where = _where(table)
         await owner.execute(f"DELETE FROM {into} WHERE {where}", account, *_columns(table, live[table.name]))
         await owner.execute(
@@ -471,7 +472,7 @@ async def _swap(owner: Any, before: Result) -> Result:
             account,
             *_columns(table, wanted[table.name]),
         )
-    await _touch(owner, account, {"is": wanted}, seq, schema=tables.SCHEMA)
+    await _touch(owner, account, {"is": wanted}, seq, schema=code.SCHEMA)
     return replace(before, swap_seq=seq)
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledger.db import code
-from ledger.db.tables import SCHEMA, metadata
+from ledger.db.code import SCHEMA
+from ledger.db.tables import metadata
 
 SETTINGS: dict[str, Any] = {
     "target_metadata": metadata,

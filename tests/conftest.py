@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
-from ledger.wire import postgres
+from ledger.wire import postgres, schema
 from ledger.wire.embedded import Embedded
 
 # No test is timed: a busy machine must not turn a slow example into a failure. On CI the library's own profile, which
@@ -64,7 +64,7 @@ def template(server_url: str) -> Iterator[str]:
 
     async def make() -> None:
         await _execute(server_url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
-        await postgres.upgrade(in_database(server_url, name))
+        await schema.upgrade(in_database(server_url, name))
 
     asyncio.run(make())
     yield name

@@ -26,8 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import BYTEA, TIMESTAMP, UUID
 
-SCHEMA = "ledger"
-CONTRACT = "ledger_v1"
+from ledger.db.code import SCHEMA
 
 metadata = MetaData(schema=SCHEMA)
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, retries, migrations. The only place that knows the driver.
+"""PostgreSQL: connections, retries, the schema that is there. Only this and ``wire.schema`` know the driver.
 
 Always holds: work handed to a ``Writer`` is tried again, unchanged, for as long as the database is away; a lost
 connection is never taken for a rollback, so all work must be safe to repeat.
@@ -9,19 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
 
-import migrations
 from ledger.db import code
 from ledger.errors import DatabaseError, Fenced
 
@@ -38,7 +30,7 @@ COMMAND_TIMEOUT_S = 60.0
 RETRY_PAUSE_MAX_S = 5.0
 
 # Away, restarting, failing over, full, or in conflict with another writer: the same work may succeed later.
-_TRANSIENT = (
+TRANSIENT = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -65,16 +57,14 @@ def _lock_conflict(error: BaseException) -> bool:
     return isinstance(error, kinds)
 
 
-def _what(error: BaseException) -> str:
-    """The error as one line; of one that SQLAlchemy wrapped, what the database said."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig.__cause__ or error.orig
+def in_words(error: BaseException) -> str:
+    """The error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
 
 
 def is_refusal(error: BaseException) -> bool:
     """Whether the database understood the work and refuses its content (a check, a cast): repeating cannot help."""
-    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, _TRANSIENT)
+    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, TRANSIENT)
 
 
 def refusal(error: BaseException) -> str:
@@ -122,11 +112,11 @@ class Writer:
                     self._conn = await self._connect(self._url, application=self._application)
                 await self._plan_anew()
                 result = await work(self._conn)
-            except _TRANSIENT as error:
+            except TRANSIENT as error:
                 if not _lock_conflict(error):
                     await self._drop()
                     if not self._away:
-                        log.warning("database is away, waiting for it", error=_what(error))
+                        log.warning("database is away, waiting for it", error=in_words(error))
                     self._away = True
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
@@ -149,7 +139,7 @@ class Writer:
         if self._conn is not None and not self._conn.is_closed():
             try:
                 await self._conn.close(timeout=2)
-            except _TRANSIENT:
+            except TRANSIENT:
                 self._conn.terminate()
         self._conn = None
 
@@ -175,29 +165,16 @@ async def reading(url: str, *, application: str = "sdx-ledger read", writes: boo
     cannot be had."""
     try:
         conn = await connect(url, application=application, writes=writes)
-    except (*_TRANSIENT, asyncpg.PostgresError) as error:
+    except (*TRANSIENT, asyncpg.PostgresError) as error:
         raise DatabaseError(
-            f"cannot connect to the database: {_what(error)}; check SDX_DATABASE_URL, or that the service runs"
+            f"cannot connect to the database: {in_words(error)}; check SDX_DATABASE_URL, or that the service runs"
         ) from None
     try:
         yield conn
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DatabaseError(f"the database failed while it was read: {_what(error)}") from None
+        raise DatabaseError(f"the database failed while it was read: {in_words(error)}") from None
     finally:
         await conn.close()
-
-
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    return config
-
-
-def newest_revision() -> str:
-    """The schema version this program wants."""
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    assert head is not None
-    return head
 
 
 async def installed_revision(conn: Any) -> str | None:
@@ -208,69 +185,14 @@ async def installed_revision(conn: Any) -> str | None:
     return found
 
 
-async def upgrade(url: str, *, anew: bool = False) -> str:
-    """Bring the schema, with its functions, views and grants, to this program's version, which is returned.
-
-    Where all that is in place nothing is touched, unless it is to be laid ``anew``.
-    Raises DatabaseError when the server is too old, cannot be reached, or holds a newer schema than this program.
-    """
-    try:
-        conn = await connect(url, application="sdx-ledger upgrade")
-        try:
-            await _refuse_unfit(conn)
-            await _refuse_newer(conn)
-            before = await installed_revision(conn)
-            if not anew and before == newest_revision() and await conn.fetchval(code.INSTALLED_DIGEST) == code.digest():
-                return before
-        finally:
-            await conn.close()
-        owner = create_async_engine(
-            "postgresql+asyncpg://", async_creator=lambda: connect(url, application="sdx-ledger upgrade")
-        )
-        async with owner.begin() as connection:
-            await connection.run_sync(_upgrade)
-        await owner.dispose()
-        log.info("schema upgraded", before=before, now=newest_revision())
-    except (*_TRANSIENT, asyncpg.PostgresError, SQLAlchemyError) as error:
-        raise DatabaseError(
-            f"cannot upgrade the database: {_what(error)}; check SDX_DATABASE_URL, or set SDX_OWNER_DATABASE_URL to "
-            "the role that owns the schema"
-        ) from None
-    return newest_revision()
-
-
-def _upgrade(connection: Connection) -> None:
-    # Two services that start at once must not migrate at once.
-    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7236472)")
-    config = _alembic()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-async def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to ``revision`` ('base': nothing of ours remains but the empty schemas)."""
-    owner = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect(url, application="sdx-ledger downgrade")
-    )
-
-    def down(connection: Connection) -> None:
-        config = _alembic()
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
-
-    async with owner.begin() as connection:
-        await connection.run_sync(down)
-    await owner.dispose()
-
-
 async def check_schema(conn: Any) -> None:
     """Refuse a schema this program was not made for. Raises DatabaseError naming ``db upgrade``."""
-    await _refuse_unfit(conn)
+    await refuse_unfit(conn)
     found = await installed_revision(conn)
-    wanted = newest_revision()
+    wanted = code.NEWEST
     if found is None:
         raise DatabaseError("the database holds no ledger yet; run: sdx-ledger db upgrade")
-    await _refuse_newer(conn)
+    await refuse_newer(conn)
     if found != wanted or await conn.fetchval(code.INSTALLED_DIGEST) != code.digest():
         raise DatabaseError(
             f"the database has schema {found}, this program wants {wanted} with its own functions; "
@@ -278,17 +200,18 @@ async def check_schema(conn: Any) -> None:
         )
 
 
-async def _refuse_newer(conn: Any) -> None:
+async def refuse_newer(conn: Any) -> None:
+    """Refuse a schema of a newer program. Raises DatabaseError."""
     found = await installed_revision(conn)
-    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in code.REVISIONS:
         raise DatabaseError(
             f"the database has schema {found}, which is newer than this program (it knows up to "
-            f"{newest_revision()}); install a newer sdx-ledger"
+            f"{code.NEWEST}); install a newer sdx-ledger"
         )
 
 
-async def _refuse_unfit(conn: Any) -> None:
+async def refuse_unfit(conn: Any) -> None:
+    """Refuse a server that is too old, loses commits, or cannot hold every text. Raises DatabaseError."""
     version = int(await conn.fetchval("SELECT current_setting('server_version_num')")) // 10000
     if version < OLDEST_MAJOR:
         raise DatabaseError(f"PostgreSQL {version} is too old: {OLDEST_MAJOR} or newer is needed")

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-from ledger.wire import postgres
+from ledger.wire import postgres, schema
 from ledger.wire.embedded import Embedded
 
 MARK = "sdx_bench_"
@@ -44,7 +44,7 @@ async def database(server_url: str, name: str) -> AsyncIterator[str]:
     await _execute(server_url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     try:
         url = urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
-        await postgres.upgrade(url)
+        await schema.upgrade(url)
         yield url
     finally:
         await _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")

@@ -18,8 +18,8 @@ from typing import Any
 from uuid import UUID
 
 from ledger import replay
+from ledger.db.code import SCHEMA
 from ledger.db.coverage import register
-from ledger.db.tables import SCHEMA
 from ledger.replay import REBUILT
 
 FOLDER = Path(__file__).parent

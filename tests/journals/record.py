@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from ledger.db import explain
 from ledger.sandbox.server import Sandbox
-from ledger.wire import postgres
+from ledger.wire import postgres, schema
 from tests import journals
 from tests.conftest import in_database
 from tests.flows.mirrors import eventually, gaps_closed, mirroring, proof_of, settings_for, venue
@@ -59,7 +59,7 @@ async def database(server_url: str) -> AsyncIterator[str]:
     server = await postgres.connect(server_url, application="record")
     try:
         await server.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
-        await postgres.upgrade(in_database(server_url, name))
+        await schema.upgrade(in_database(server_url, name))
         yield in_database(server_url, name)
     finally:
         await server.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -15,17 +15,19 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ledger.db import code
 from ledger.db.apply import Entry, apply, build
+from ledger.db.code import SCHEMA
 from ledger.db.coverage import register
-from ledger.db.tables import SCHEMA, metadata
+from ledger.db.tables import metadata
 from ledger.errors import DatabaseError
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Balance, Exact, Fill, Order
-from ledger.wire import postgres
+from ledger.wire import postgres, schema
 from tests.conftest import in_database
 
 UNASKED = {
@@ -162,13 +164,13 @@ async def test_the_catalogue_shows_no_difference_either(conn: Any, empty_url: st
 
 
 async def test_down_leaves_nothing_and_up_again_gives_the_same(empty_url: str, empty: Any) -> None:
-    await postgres.upgrade(empty_url)
+    await schema.upgrade(empty_url)
     before = await shape(empty, "ledger", "ledger_v1")
     await tell_a_story(empty)
-    await postgres.downgrade(empty_url, "base")
+    await schema.downgrade(empty_url, "base")
     assert await shape(empty, "ledger", "ledger_v1") == []
     assert await postgres.installed_revision(empty) is None
-    assert await postgres.upgrade(empty_url) == postgres.newest_revision()
+    assert await schema.upgrade(empty_url) == code.NEWEST
     assert await shape(empty, "ledger", "ledger_v1") == before
     assert len(before) > 200
 
@@ -177,10 +179,10 @@ async def test_upgrading_again_lays_the_code_anew_and_keeps_the_data(conn: Any, 
     await tell_a_story(conn)
     rows, before = await rows_of_every_table(conn), await shape(conn, "ledger", "ledger_v1")
     await conn.execute("DROP VIEW ledger_v1.fills; DROP FUNCTION ledger.beat")
-    await postgres.upgrade(database_url)
+    await schema.upgrade(database_url)
     assert await shape(conn, "ledger", "ledger_v1") != before, "a start leaves a schema of its own version alone"
-    with_code = await postgres.upgrade(database_url, anew=True)
-    assert with_code == await postgres.installed_revision(conn) == postgres.newest_revision()
+    with_code = await schema.upgrade(database_url, anew=True)
+    assert with_code == await postgres.installed_revision(conn) == code.NEWEST
     assert await shape(conn, "ledger", "ledger_v1") == before
     assert await rows_of_every_table(conn) == rows
     assert len(rows["ledger.fills"]) == 1
@@ -188,12 +190,12 @@ async def test_upgrading_again_lays_the_code_anew_and_keeps_the_data(conn: Any, 
 
 async def test_a_journal_from_before_the_chain_is_sealed_as_it_stands(conn: Any, database_url: str) -> None:
     await tell_a_story(conn)
-    await postgres.downgrade(database_url, "0001")
+    await schema.downgrade(database_url, "0001")
     await conn.execute(
         "INSERT INTO ledger.inbox SELECT account, seq + 1, source, session_id, frame_no + 1, received_at, kind,"
         " venue_ms, asked_seq, question, raw, 'odd' FROM ledger.inbox; UPDATE ledger.accounts SET head_seq = 2"
     )
-    await postgres.upgrade(database_url)
+    await schema.upgrade(database_url)
     sealed = await conn.fetch("SELECT account, first_seq, last_seq FROM ledger.batches")
     assert [tuple(row) for row in sealed] == [("main", 1, 2)]
     assert await conn.fetch("SELECT * FROM ledger.broken_chain('main')") == []
@@ -205,24 +207,29 @@ async def test_a_journal_from_before_the_chain_is_sealed_as_it_stands(conn: Any,
 async def test_the_code_of_another_program_is_replaced_by_itself(conn: Any, database_url: str) -> None:
     before = await shape(conn, "ledger", "ledger_v1")
     await conn.execute("DROP FUNCTION ledger.beat; COMMENT ON SCHEMA ledger IS 'sdx-ledger code of-another-release'")
-    await postgres.upgrade(database_url)
+    await schema.upgrade(database_url)
     assert await shape(conn, "ledger", "ledger_v1") == before
     await postgres.check_schema(conn)
 
 
 async def test_two_services_that_start_at_once_upgrade_one_after_the_other(empty_url: str, empty: Any) -> None:
-    both = await asyncio.gather(*(postgres.upgrade(empty_url) for _ in range(2)))
-    assert both == [postgres.newest_revision()] * 2
+    both = await asyncio.gather(*(schema.upgrade(empty_url) for _ in range(2)))
+    assert both == [code.NEWEST] * 2
     await postgres.check_schema(empty)
 
 
 async def test_a_schema_newer_than_the_program_is_refused_and_left_alone(conn: Any, database_url: str) -> None:
     await conn.execute("UPDATE ledger.alembic_version SET version_num = '9999'")
     before = await shape(conn, "ledger", "ledger_v1")
-    for refused in (postgres.upgrade(database_url), postgres.check_schema(conn)):
+    for refused in (schema.upgrade(database_url), postgres.check_schema(conn)):
         with pytest.raises(DatabaseError, match=r"schema 9999, which is newer .* install a newer sdx-ledger"):
             await refused
     assert await shape(conn, "ledger", "ledger_v1") == before
+
+
+def test_the_versions_that_the_program_knows_are_those_of_the_migrations() -> None:
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    assert tuple(reversed([script.revision for script in scripts.walk_revisions()])) == code.REVISIONS
 
 
 async def test_a_database_without_a_ledger_is_told_how_to_get_one(empty: Any) -> None:
@@ -235,7 +242,7 @@ async def test_a_database_with_the_code_of_another_version_is_told_to_upgrade(co
     await conn.execute("COMMENT ON SCHEMA ledger IS 'sdx-ledger code 0123456789abcdef'")
     with pytest.raises(DatabaseError, match="run: sdx-ledger db upgrade"):
         await postgres.check_schema(conn)
-    await postgres.upgrade(database_url)
+    await schema.upgrade(database_url)
     await postgres.check_schema(conn)
     assert await conn.fetchval(code.INSTALLED_DIGEST) == code.digest()
 

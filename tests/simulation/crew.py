@@ -20,7 +20,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from ledger.wire import postgres
+from ledger.wire import postgres, schema
 from ledger.wire.embedded import Embedded
 from tests.simulation.database import Server
 from tests.simulation.plants import PLANTS, planted
@@ -158,7 +158,7 @@ def _new_bench(url: str, name: str) -> Bench:
     own_url = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
     with silence():
         asyncio.run(_execute(url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0"))
-        asyncio.run(postgres.upgrade(own_url))
+        asyncio.run(schema.upgrade(own_url))
     asyncio.run(_execute(own_url, VIRTUAL_CLOCK))
     return Bench(own_url)
 
