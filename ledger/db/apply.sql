@@ -340,7 +340,7 @@ CREATE FUNCTION ledger.apply(
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
     OUT others_changed integer, OUT repeated boolean, OUT digest bytea
 )
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_head bigint;
     v_digest bytea;
@@ -365,7 +365,10 @@ DECLARE
 BEGIN
     fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
 
-    SELECT l.head_seq, l.head_digest INTO v_head, v_digest FROM ledger.lock_account(p_account, p_fence) l;
+    -- An assignment, not a query: no executor is started for it.
+    r := ledger.lock_account(p_account, p_fence);
+    v_head := r.head_seq;
+    v_digest := r.head_digest;
 
     IF v_frames > 0 THEN
         SELECT i.seq INTO first_seq FROM ledger.inbox i
@@ -496,21 +499,23 @@ BEGIN
 
     -- Settlements change which fills count, so they come before the sums. An answer that may not know yet of the order's
     -- newest move judges nothing: what it has not heard of would count against a twin.
-    FOR r IN SELECT s ->> 'symbol' AS symbol, (s ->> 'order_id')::bigint AS order_id, (s ->> 'executed_qty')::numeric AS qty,
-                    (s ->> 'frame')::integer AS frame
-             FROM jsonb_array_elements(p_rare -> 'settlements') s
-             WHERE NOT EXISTS (
-                 SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = s ->> 'symbol'
-                 AND o.order_id = (s ->> 'order_id')::bigint
-                 AND o.updated_ms > f_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
-    LOOP
-        v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, f_received[r.frame]);
-        others_changed := others_changed + v_rows;
-        IF v_rows > 0 THEN
-            v_sum_whole := true;
-            v_settled := coalesce(v_settled, '[]') || jsonb_build_object('symbol', r.symbol, 'id', r.order_id, 'frame', r.frame);
-        END IF;
-    END LOOP;
+    IF p_rare IS NOT NULL THEN
+        FOR r IN SELECT s ->> 'symbol' AS symbol, (s ->> 'order_id')::bigint AS order_id, (s ->> 'executed_qty')::numeric AS qty,
+                        (s ->> 'frame')::integer AS frame
+                 FROM jsonb_array_elements(p_rare -> 'settlements') s
+                 WHERE NOT EXISTS (
+                     SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = s ->> 'symbol'
+                     AND o.order_id = (s ->> 'order_id')::bigint
+                     AND o.updated_ms > f_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
+        LOOP
+            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, f_received[r.frame]);
+            others_changed := others_changed + v_rows;
+            IF v_rows > 0 THEN
+                v_sum_whole := true;
+                v_settled := coalesce(v_settled, '[]') || jsonb_build_object('symbol', r.symbol, 'id', r.order_id, 'frame', r.frame);
+            END IF;
+        END LOOP;
+    END IF;
     -- A lost fill may have made room for a doubled frame. The trades say what really happened: where they leave no room
     -- for it, it is provisional again.
     IF v_pairing AND v_fresh IS NOT NULL THEN
@@ -669,28 +674,30 @@ BEGIN
                 FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL OR m.shrank)
         INTO orders_changed, v_conflicts;
 
-        FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id') AS id, (c ->> 'frame')::integer AS frame,
-                        c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
-                        c ->> 'other_end' AS other_end, (c ->> 'shrank')::boolean AS shrank,
-                        c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed
-                 FROM jsonb_array_elements(v_conflicts) c
-        LOOP
-            IF r.shrank THEN
-                others_changed := others_changed + ledger.doubt(
-                    p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
-                    v_head + r.frame, f_received[r.frame]);
-            END IF;
-            IF r.fields <> '' THEN
-                others_changed := others_changed + ledger.doubt(
-                    p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
-                    v_head + r.frame, f_received[r.frame]);
-            END IF;
-            IF r.one_end IS NOT NULL THEN
-                others_changed := others_changed + ledger.doubt(
-                    p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
-                    v_head + r.frame, f_received[r.frame]);
-            END IF;
-        END LOOP;
+        IF v_conflicts IS NOT NULL THEN
+            FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id') AS id, (c ->> 'frame')::integer AS frame,
+                            c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
+                            c ->> 'other_end' AS other_end, (c ->> 'shrank')::boolean AS shrank,
+                            c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed
+                     FROM jsonb_array_elements(v_conflicts) c
+            LOOP
+                IF r.shrank THEN
+                    others_changed := others_changed + ledger.doubt(
+                        p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
+                        v_head + r.frame, f_received[r.frame]);
+                END IF;
+                IF r.fields <> '' THEN
+                    others_changed := others_changed + ledger.doubt(
+                        p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
+                        v_head + r.frame, f_received[r.frame]);
+                END IF;
+                IF r.one_end IS NOT NULL THEN
+                    others_changed := others_changed + ledger.doubt(
+                        p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
+                        v_head + r.frame, f_received[r.frame]);
+                END IF;
+            END LOOP;
+        END IF;
         -- GET order decides between two terminal states, those told after its answer included.
         IF true = ANY (o_decides) OR v_conflicts IS NOT NULL THEN
             UPDATE ledger.discrepancies d SET resolved_at = f_received[1], seq = v_head + 1,
@@ -805,8 +812,8 @@ BEGIN
                 head_seq = last_seq,
                 head_digest = v_digest,
                 stream_frames = a.stream_frames + CASE WHEN p_source = 'stream' THEN v_frames ELSE 0 END,
-                unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream' THEN
-                    (SELECT count(*) FROM unnest(f_problem) q WHERE q IS NOT NULL) ELSE 0 END
+                unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream'
+                    THEN cardinality(array_remove(f_problem, NULL)) ELSE 0 END
             WHERE a.account = p_account;
         END IF;
     END IF;

@@ -2,8 +2,10 @@
 
 -- Lock an account's row for this transaction and return its head. p_fence: the number of the leader that asks; one that
 -- was replaced meanwhile, and wakes up late, is refused (SDX01). Null: nobody leads, merges commute anyway.
-CREATE OR REPLACE FUNCTION ledger.lock_account(p_account text, p_fence bigint)
-RETURNS TABLE (head_seq bigint, head_digest bytea)
+DROP FUNCTION IF EXISTS ledger.lock_account;
+CREATE FUNCTION ledger.lock_account(
+    p_account text, p_fence bigint, OUT head_seq bigint, OUT head_digest bytea
+)
 LANGUAGE plpgsql AS $$
 DECLARE
     v_fence bigint;
@@ -17,7 +19,6 @@ BEGIN
         RAISE EXCEPTION 'account % is led by number %, not by % any more', p_account, v_fence, p_fence
             USING ERRCODE = 'SDX01';
     END IF;
-    RETURN NEXT;
 END
 $$;
 
