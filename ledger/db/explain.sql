@@ -33,6 +33,12 @@ LANGUAGE sql STABLE AS $$
     ORDER BY h.as_of_ms DESC, h.k DESC, h.free DESC, h.locked DESC LIMIT 1
 $$;
 
+CREATE OR REPLACE FUNCTION ledger_v1.ms(p_at timestamptz) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT floor(extract(epoch FROM p_at) * 1000)::bigint
+$$;
+COMMENT ON FUNCTION ledger_v1.ms IS 'A time as the columns named _ms tell it: ms since 1970 UTC.';
+
 CREATE OR REPLACE FUNCTION ledger_v1.balance_at(p_account text, p_asset text, p_at_ms bigint)
 RETURNS TABLE (free numeric, locked numeric, total numeric, as_of timestamptz, as_of_ms bigint)
 LANGUAGE sql STABLE AS $$
@@ -45,7 +51,7 @@ COMMENT ON FUNCTION ledger_v1.balance_at(text, text, bigint)
 CREATE OR REPLACE FUNCTION ledger_v1.balance_at(p_account text, p_asset text, p_at timestamptz)
 RETURNS TABLE (free numeric, locked numeric, total numeric, as_of timestamptz, as_of_ms bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT * FROM ledger_v1.balance_at(p_account, p_asset, floor(extract(epoch FROM p_at) * 1000)::bigint)
+    SELECT * FROM ledger_v1.balance_at(p_account, p_asset, ledger_v1.ms(p_at))
 $$;
 COMMENT ON FUNCTION ledger_v1.balance_at(text, text, timestamptz)
     IS 'What an account held of an asset at an instant: the newest balance the venue told by then; no row: nothing was told yet.';

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 ACCOUNTS, SYMBOLS, DAYS = 20, 50, 365
-LAST_MS = 1_748_908_800_000
-"""Venue clock of the newest row: 2025-06-03 00:00 UTC."""
+LAST_MS = 1_780_444_800_000
+"""Venue clock of the newest row: 2026-06-03 00:00 UTC."""
 
 # Rows of an account lie in the order of time, as they came; accounts lie interleaved, as they came.
 _FILLS = """
