@@ -7,7 +7,7 @@ by (account, session, frame number). One call is one round trip and one transact
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_never
@@ -69,6 +69,11 @@ class Batch:
             *_columns(self.balances, _BALANCE),
             json.dumps(self.rare) if self.rare else None,
         )
+
+    @property
+    def rows(self) -> int:
+        """How many rows it may write."""
+        return len(self.frames) + len(self.orders) + len(self.fills) + len(self.balances)
 
     @property
     def is_bare(self) -> bool:
@@ -246,10 +251,12 @@ def call(schema: str = "ledger") -> str:
     return f"SELECT * FROM {schema}.apply({_PLACES})"
 
 
-def _columns(rows: tuple[Row, ...], width: int) -> list[list[Any]]:
+def _columns(rows: tuple[Row, ...], width: int) -> list[Sequence[Any] | None]:
+    """The rows as columns. One of nothing but None is None: ``unnest`` fills it up with nulls, and neither side has to
+    lay out an array."""
     if not rows:
-        return [[] for _ in range(width)]
-    return [list(column) for column in zip(*rows, strict=True)]
+        return [None] * width
+    return [None if column.count(None) == len(column) else column for column in zip(*rows, strict=True)]
 
 
 def _order_row(frame: int, order: Order) -> Row:

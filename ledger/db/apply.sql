@@ -394,24 +394,29 @@ BEGIN
                  WITH ORDINALITY AS u(symbol, order_id, trade_id, key, ordinal, n)
             ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.n
         ), known AS (
-            -- Each alternative names the condition of one partial index, or neither would be used.
+            -- The first row from the key on, in the order of the one index that knows it (see the orders below).
             SELECT u.n, u.symbol, u.order_id, u.trade_id,
-                   (u.trade_id IS NOT NULL AND EXISTS (
-                       SELECT FROM ledger.fills t WHERE t.account = p_account AND t.symbol = u.symbol
-                       AND t.order_id = u.order_id AND t.trade_id = u.trade_id))
-                   OR (u.trade_id IS NULL AND EXISTS (
-                       SELECT FROM ledger.fills t WHERE t.account = p_account AND t.symbol = u.symbol
-                       AND t.order_id = u.order_id AND t.stream_key = u.key AND t.stream_ordinal = u.ordinal)) AS met
+                   coalesce(t.trade_id = u.trade_id OR (c.stream_key, c.stream_ordinal) = (u.key, u.ordinal), false) AS met
             FROM f u
+            LEFT JOIN LATERAL (
+                SELECT x.trade_id FROM ledger.fills x WHERE x.account = p_account AND x.symbol = u.symbol
+                AND x.order_id = u.order_id AND x.trade_id >= u.trade_id ORDER BY x.trade_id LIMIT 1
+            ) t ON true
+            LEFT JOIN LATERAL (
+                SELECT x.stream_key, x.stream_ordinal FROM ledger.fills x
+                WHERE u.trade_id IS NULL AND x.account = p_account AND x.symbol = u.symbol AND x.order_id = u.order_id
+                AND x.stream_key IS NOT NULL AND (x.stream_key, x.stream_ordinal) >= (u.key, u.ordinal)
+                ORDER BY x.stream_key, x.stream_ordinal LIMIT 1
+            ) c ON true
         )
         SELECT array_agg(k.n ORDER BY k.n) FILTER (WHERE NOT k.met),
-               coalesce(bool_or(NOT k.met AND (
-                   (k.trade_id IS NULL AND EXISTS (
-                       SELECT FROM ledger.fills c WHERE c.account = p_account AND c.symbol = k.symbol
-                       AND c.order_id = k.order_id AND c.trade_id IS NOT NULL))
-                   OR (k.trade_id IS NOT NULL AND EXISTS (
-                       SELECT FROM ledger.fills c WHERE c.account = p_account AND c.symbol = k.symbol
-                       AND c.order_id = k.order_id AND c.stream_key IS NOT NULL AND c.state <> 'voided')))), false)
+               coalesce(bool_or(NOT k.met AND CASE WHEN k.trade_id IS NULL THEN (
+                   SELECT c.trade_id FROM ledger.fills c WHERE c.account = p_account AND c.symbol = k.symbol
+                   AND c.order_id = k.order_id AND c.trade_id IS NOT NULL ORDER BY c.trade_id LIMIT 1) IS NOT NULL
+               ELSE (
+                   SELECT c.stream_key FROM ledger.fills c WHERE c.account = p_account AND c.symbol = k.symbol
+                   AND c.order_id = k.order_id AND c.stream_key IS NOT NULL AND c.state <> 'voided'
+                   ORDER BY c.stream_key, c.stream_ordinal LIMIT 1) IS NOT NULL END), false)
                OR (bool_or(k.trade_id IS NULL) AND bool_or(k.trade_id IS NOT NULL))
         INTO v_fresh, v_pairing FROM known k;
         -- What is not fresh meets a row: its own of before, or the first of its doubles in this batch.
@@ -611,8 +616,13 @@ BEGIN
                    CASE WHEN f.end1 <> f.end2 THEN f.end2 WHEN o.status_rank = 3 AND f.end1 <> o.status THEN f.end1
                    END AS other_end
             FROM folded f FULL JOIN sums s ON s.symbol = f.symbol AND s.order_id = f.order_id
-            LEFT JOIN ledger.orders o ON o.account = p_account AND o.symbol = coalesce(f.symbol, s.symbol)
-                AND o.order_id = coalesce(f.order_id, s.order_id)
+            -- One by one, and in the order of the key: of a small table without statistics any index, and reading all of
+            -- it, looks as good as the key, and a plan made then is kept while the table grows.
+            LEFT JOIN LATERAL (
+                SELECT t.* FROM ledger.orders t WHERE t.account = p_account
+                AND (t.symbol, t.order_id) >= (coalesce(f.symbol, s.symbol), coalesce(f.order_id, s.order_id))
+                ORDER BY t.symbol, t.order_id LIMIT 1
+            ) o ON o.symbol = coalesce(f.symbol, s.symbol) AND o.order_id = coalesce(f.order_id, s.order_id)
             -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
             LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(x_symbol, x_order, x_side) AS u(symbol, order_id, side)
                 WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
@@ -813,7 +823,7 @@ BEGIN
                 head_digest = v_digest,
                 stream_frames = a.stream_frames + CASE WHEN p_source = 'stream' THEN v_frames ELSE 0 END,
                 unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream'
-                    THEN cardinality(array_remove(f_problem, NULL)) ELSE 0 END
+                    THEN coalesce(cardinality(array_remove(f_problem, NULL)), 0) ELSE 0 END
             WHERE a.account = p_account;
         END IF;
     END IF;

@@ -556,7 +556,7 @@ class Reconciler:
             walk=step,
         )
         try:
-            return await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence))
+            return await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence), rows=batch.rows)
         except Exception as error:
             if not is_refusal(error) or batch.is_bare:
                 raise

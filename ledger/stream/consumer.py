@@ -1,8 +1,9 @@
 """Sockets in, rows out: one account's stream.
 
-Always holds: a socket is drained whatever the database does; whatever arrived while one call was in flight goes into
-the next (group commit, no timer); a gap row is written before the frames of the socket that ended the outage; time
-counts as covered only when every frame before it was written. Nothing is lost when two sockets overlap.
+Always holds: a socket is drained whatever the database does; whatever arrived while one call was in flight was read
+meanwhile and goes into the next (group commit, no timer); a gap row is written before the frames of the socket that
+ended the outage; time counts as covered only when every frame before it was written. Nothing is lost when two sockets
+overlap.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Consumer:
         self._writer = writer
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._buffer = FrameBuffer()
+        self._buffer = FrameBuffer(read=read)
         self._live: dict[UUID, _Socket] = {}
         self._memories: dict[UUID, SessionMemory] = {}
         self._outage: Outage | None = Outage("start", None)
@@ -377,7 +378,7 @@ class Consumer:
         )
 
     async def _write_frames(self, received: list[Received], through_ms: int | None) -> None:
-        entries = [read(one) for one in received]
+        entries = [read(one) if one.entry is None else one.entry for one in received]
         session_id = received[0].session_id if received else UUID(int=0)
         if received:
             self._obey(session_id, entries)
@@ -392,7 +393,7 @@ class Consumer:
 
     async def _send(self, batch: Batch) -> None:
         try:
-            await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence))
+            await self._writer.run(lambda conn: apply.apply(conn, batch, fence=self._fence), rows=batch.rows)
         except Exception as error:
             if not is_refusal(error) or batch.is_bare:
                 raise

@@ -98,11 +98,13 @@ class Writer:
         self._application = application
         self._conn: Any = None
         self._away = False
-        self._calls = 0
+        self._rows = 0
+        self._plan_at_rows = 2
 
-    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def run(self, work: Callable[[Any], Awaitable[T]], *, rows: int = 1) -> T:
         """Do ``work(conn)``; on a lost connection or a lock conflict do it again, with growing pauses, without end.
 
+        ``rows``: about how many it may write (see ``_plan_anew``).
         Raises only what repeating cannot mend: Fenced, ``is_refusal`` errors, programming errors, cancellation.
         """
         pause_s = 0.05
@@ -110,7 +112,7 @@ class Writer:
             try:
                 if self._conn is None or self._conn.is_closed():
                     self._conn = await self._connect(self._url, application=self._application)
-                await self._plan_anew()
+                await self._plan_anew(rows)
                 result = await work(self._conn)
             except TRANSIENT as error:
                 if not _lock_conflict(error):
@@ -143,14 +145,15 @@ class Writer:
                 self._conn.terminate()
         self._conn = None
 
-    async def _plan_anew(self) -> None:
-        """Forget plans made while the tables were smaller: after 2, 4, 8, 16 … calls.
+    async def _plan_anew(self, rows: int) -> None:
+        """Forget plans made while the tables were smaller: whenever as much again was written.
 
         Statements are planned once and kept. On a table still empty, without statistics, any index looks as good as
         the right one (seen: the whole account read per fill, 20 times slower, until autovacuum came by).
         """
-        self._calls += 1
-        if self._calls & (self._calls - 1) == 0:
+        self._rows += rows
+        if self._rows >= self._plan_at_rows:
+            self._plan_at_rows = 2 * self._rows
             await self._conn.execute("DISCARD PLANS")
 
     async def _drop(self) -> None:

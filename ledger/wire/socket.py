@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
@@ -36,6 +37,8 @@ PING_EVERY_S = 20.0
 CLOSE_WAIT_S = 1.0
 """How long the other side may take to hang up once either side has said goodbye."""
 UNSENT_MAX_BYTES = 32 * 1024
+READ_AHEAD_MAX = 2_000
+"""Frames that are read as they arrive, while the database is at work on those before; the others wait as bytes."""
 
 OVERSIZE = "oversize"
 
@@ -53,22 +56,32 @@ class BufferFull(LedgerError):
     """The buffer cannot take another frame: the database has been away for too long."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
-    """One frame as it came. ``received_ms``: this machine's clock. ``problem`` (oversize): ``raw`` is empty."""
+    """One frame as it came. ``received_ms``: this machine's clock. ``problem`` (oversize): ``raw`` is empty.
+
+    ``entry`` is what the buffer's ``read`` made of it on arrival; None where nobody read it yet.
+    """
 
     session_id: UUID
     frame_no: int
     raw: bytes = field(repr=False)
     received_ms: int
     problem: str | None = None
+    entry: Any = field(default=None, repr=False, compare=False)
 
 
 class FrameBuffer:
-    """Frames between the sockets and the database, a queue per session, bounded in bytes over all."""
+    """Frames between the sockets and the database, a queue per session, bounded in bytes over all.
 
-    def __init__(self, limit_bytes: int = BUFFER_MAX_BYTES) -> None:
+    ``read`` is called with a frame when it arrives, unless many wait already, and may not raise.
+    """
+
+    def __init__(
+        self, limit_bytes: int = BUFFER_MAX_BYTES, *, read: Callable[[Received], object] | None = None
+    ) -> None:
         self.limit_bytes = limit_bytes
+        self._read = read
         self.size_bytes = 0
         self._queues: OrderedDict[UUID, deque[Received]] = OrderedDict()
         self._frames = 0
@@ -85,6 +98,8 @@ class FrameBuffer:
                 f"the buffer holds {self._frames} frames, {self.size_bytes} of {self.limit_bytes} bytes, and cannot "
                 "take more; is the database away?"
             )
+        if self._read is not None and self._frames < READ_AHEAD_MAX:
+            received.entry = self._read(received)
         self._queues.setdefault(received.session_id, deque()).append(received)
         self.size_bytes += size_bytes
         self._frames += 1

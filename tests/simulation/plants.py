@@ -254,7 +254,7 @@ def _fees_dropped() -> AbstractContextManager[Any]:
 
 
 _CONFIRMED = "CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END"
-_MERGED = "o.symbol = coalesce(f.symbol, s.symbol)\n                AND "
+_MERGED = "o.symbol = coalesce(f.symbol, s.symbol) AND "
 _NEWEST = "(excluded.as_of_ms, excluded.k, excluded.free, excluded.locked) > (t.as_of_ms, t.k, t.free, t.locked)"
 
 PLANTS = {
