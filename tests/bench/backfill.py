@@ -75,7 +75,7 @@ async def _live(conn: Any, account: str, repeat: int, seconds: float) -> list[fl
         await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
         due = min(len(raws), int((time.perf_counter() - began_s) * LIVE_PER_S) + 1)
         entries = entries_of(raws[len(taken) : due], len(taken) + 1, session)
-        await apply.apply(conn, apply.build(account, session, "stream", entries, memory, through_ms=1))
+        await apply.apply(conn, apply.build(account, session, "stream", entries, memory))
         done_s = time.perf_counter()
         taken += [(done_s - began_s - n / LIVE_PER_S) * 1000 for n in range(len(taken), due)]
     return taken

@@ -50,5 +50,5 @@ async def _apply(conn: Any, repeat: int, frames: int) -> float:
     began_s = time.perf_counter()
     for start in range(0, frames, BATCH):
         entries = entries_of(raws[start : start + BATCH], start + 1, session)
-        await apply.apply(conn, apply.build(ACCOUNT, session, "stream", entries, memory, through_ms=1))
+        await apply.apply(conn, apply.build(ACCOUNT, session, "stream", entries, memory))
     return (time.perf_counter() - began_s) / frames * 1e6
