@@ -38,7 +38,8 @@ CLOSE_WAIT_S = 1.0
 """How long the other side may take to hang up once either side has said goodbye."""
 UNSENT_MAX_BYTES = 32 * 1024
 READ_AHEAD_MAX = 2_000
-"""Frames that are read as they arrive, while the database is at work on those before; the others wait as bytes."""
+"""So many frames, and no more than a batch in bytes, are read as they arrive, while the database is at work on those
+before; the others wait as bytes: what was read takes several times the room."""
 
 OVERSIZE = "oversize"
 
@@ -98,7 +99,8 @@ class FrameBuffer:
                 f"the buffer holds {self._frames} frames, {self.size_bytes} of {self.limit_bytes} bytes, and cannot "
                 "take more; is the database away?"
             )
-        if self._read is not None and self._frames < READ_AHEAD_MAX:
+        is_soon = self._frames < READ_AHEAD_MAX and self.size_bytes + size_bytes <= BATCH_MAX_BYTES
+        if self._read is not None and is_soon:
             received.entry = self._read(received)
         self._queues.setdefault(received.session_id, deque()).append(received)
         self.size_bytes += size_bytes

@@ -19,7 +19,9 @@ from websockets.http11 import Request, Response
 from ledger.errors import ConfigError, VenueBusy, VenueRefused
 from ledger.wire.clock import Clock, ManualClock
 from ledger.wire.socket import (
+    BATCH_MAX_BYTES,
     FRAME_OVERHEAD_BYTES,
+    READ_AHEAD_MAX,
     BufferFull,
     Connection,
     FrameBuffer,
@@ -104,6 +106,28 @@ def test_a_batch_ends_before_it_grows_without_bound() -> None:
         buffer.put(frame(session, number, bytes(1024 * 1024)))
 
     assert [len(buffer.take(1000)) for _ in range(4)] == [8, 8, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "read_ahead"),
+    [
+        (2, READ_AHEAD_MAX + 5, READ_AHEAD_MAX),
+        (1024 * 1024, 20, BATCH_MAX_BYTES // (1024 * 1024 + FRAME_OVERHEAD_BYTES)),
+    ],
+)
+def test_what_arrives_is_read_at_once_but_for_no_more_than_a_little(size: int, count: int, read_ahead: int) -> None:
+    """While the database is away frames wait as bytes: read, they would take several times the room."""
+    session = uuid4()
+    buffer = FrameBuffer(read=lambda received: f"entry {received.frame_no}")
+    for number in range(1, count + 1):
+        buffer.put(frame(session, number, bytes(size)))
+
+    waiting = drained(buffer)
+
+    assert [one.entry for one in waiting[:read_ahead]] == [f"entry {n}" for n in range(1, read_ahead + 1)]
+    assert [one.entry for one in waiting[read_ahead:]] == [None] * (count - read_ahead)
+    buffer.put(frame(session, count + 1))
+    assert drained(buffer)[0].entry == f"entry {count + 1}"
 
 
 async def test_waiting_ends_with_a_frame_a_wake_or_the_time() -> None:
