@@ -150,8 +150,7 @@ class Replay:
 
     async def start(self) -> None:
         """Make the account known to the scratch schema."""
-        # Small batches would be planned anew each time, which takes as long as the rest.
-        await self._writer.execute("SET synchronous_commit = off; SET plan_cache_mode = force_generic_plan")
+        await self._writer.execute("SET synchronous_commit = off")
         await self._writer.execute(
             f"INSERT INTO {SCRATCH}.accounts (account, created_at) VALUES ($1, '-infinity')", self.account
         )

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections, retries, the schema that is there. Only this and ``wire.schema`` know the driver.
+"""PostgreSQL: connections, retries, the schema that is there. Nothing outside ``wire`` knows the driver.
 
 Always holds: work handed to a ``Writer`` is tried again, unchanged, for as long as the database is away; a lost
 connection is never taken for a rollback, so all work must be safe to repeat.
