@@ -27,7 +27,7 @@ from ledger.errors import DatabaseError, LedgerError, UnreadableFrame
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fact
 from ledger.stream import consumer
-from ledger.venue import requests, rest_pages
+from ledger.venue import rest_pages
 from ledger.wire.postgres import REFUSED
 from ledger.wire.socket import Received
 
@@ -315,7 +315,7 @@ def facts(row: Mapping[str, Any]) -> tuple[Fact, ...]:
     if _is_refused(row) or row["kind"] == "note":
         return ()
     try:
-        return rest_pages.read(requests.from_question(row["kind"], row["question"]), row["raw"]).facts
+        return rest_pages.read_kept(row["kind"], row["question"], row["raw"]).facts
     except UnreadableFrame:
         return ()
 

@@ -146,8 +146,17 @@ inbox = _table(
         nullable=True,
         comment="rest: newest seq of the account when the question was asked",
     ),
-    _text("question", "rest: method, path and parameters, without credentials", null=True),
-    Column("raw", BYTEA, nullable=False, comment="exactly the bytes that came; a rest row is one response body"),
+    _text(
+        "question",
+        "rest: method, path and parameters, without credentials; GET#0-49/1000: these rows of the answer",
+        null=True,
+    ),
+    Column(
+        "raw",
+        BYTEA,
+        nullable=False,
+        comment="exactly the bytes that came: a stream frame, a REST answer, or some rows of one",
+    ),
     _text("problem", "why it could not be understood; null when it was", null=True),
     UniqueConstraint("account", "session_id", "frame_no", name="inbox_session_frame_key"),
     _one_of("inbox", "source", "stream", "rest", "operator"),
@@ -367,7 +376,6 @@ balances = _table(
     _seq("journal row that last changed this row"),
     *_real("balances", "free", "locked"),
     _one_of("balances", "source", "stream", "rest"),
-    Index("balances_seq_idx", "account", "seq"),
     comment="Newest known balance of every asset ever seen; zero stays a row.",
 )
 

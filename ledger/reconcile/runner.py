@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -45,6 +45,8 @@ VOTE_AFTER_S = 5.0
 FAILURE_PAUSE_MAX_S = 60.0
 KEY_PAUSE_S = 300.0
 """A refused key is tried again this seldom: a person must look."""
+ROWS_PER_CALL_MAX = 50
+"""Rows of an answer that are applied at once: a live frame of the account waits no longer than these take."""
 REQUESTS_PER_WALK_MAX = 1_000_000
 UNREADABLE_ANSWERS_MAX = 3
 LOOKS_MAX = 4
@@ -522,15 +524,28 @@ class Reconciler:
         doubts: Sequence[Doubt] = (),
         step: WalkStep | None = None,
     ) -> None:
-        """Apply an answer, with what is to be doubted about it and how far it brings the walk."""
-        set_aside = [Doubt("rest_row", f"{told.question} row {row.index}", None, row.problem) for row in page.set_aside]
-        problem = f"{len(set_aside)} of {page.rows} rows set aside" if set_aside else None
-        applied = await self._apply(told, (*page.facts, *set_aside, *doubts), problem, gap, step)
+        """Apply an answer part by part, with what is to be doubted about it and how far it brings the walk.
+
+        Live frames of the account go in between. Both come with the last part: broken off before, it is asked again.
+        """
+        parts = rest_pages.parts(told.question, told.body, page, ROWS_PER_CALL_MAX)
+        for part in parts:
+            is_last = part is parts[-1]
+            set_aside = [
+                Doubt("rest_row", f"{part.question} row {row.index}", None, row.problem) for row in part.set_aside
+            ]
+            applied = await self._apply(
+                replace(told, question=part.question, body=part.body),
+                (*part.facts, *set_aside, *(doubts if is_last else ())),
+                f"{len(set_aside)} of {part.rows} rows set aside" if set_aside else None,
+                gap,
+                step if is_last else None,
+            )
+            outcome.fills_new += applied.fills_new
+            outcome.orders_changed += applied.orders_changed
         await self._learn(page)
         outcome.answers += 1
         outcome.rows += page.rows
-        outcome.fills_new += applied.fills_new
-        outcome.orders_changed += applied.orders_changed
 
     async def _apply(
         self,

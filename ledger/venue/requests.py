@@ -21,6 +21,7 @@ PAGE_WEIGHT = 10
 """What such a page weighs, full or not."""
 
 _PAIRS = re.compile(r"&(?=(?:symbol|orderId|startTime|endTime|fromId|limit)=)")
+_ROWS = re.compile(r"GET#([0-9]+)-([0-9]+)/([0-9]+) ")
 _SECRET_PARAMS = frozenset({"listenKey", "signature", "timestamp"})
 
 
@@ -50,6 +51,15 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.question})"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of an answer, by their places from 0: ``first`` to ``last`` of ``total``."""
+
+    first: int
+    last: int
+    total: int
 
 
 def create_listen_key() -> Request:
@@ -141,12 +151,24 @@ def exchange_info() -> Request:
     return Request("GET", "/api/v1/exchangeInfo", (), "public", weight=10, kind="exchangeInfo")
 
 
+def with_rows(question: str, rows: Rows) -> str:
+    """``question`` for some rows of its answer: they stand with the method, where nothing of the venue can stand."""
+    method, rest = question.split(" ", 1)
+    return f"{method}#{rows.first}-{rows.last}/{rows.total} {rest}"
+
+
+def rows_of(question: str) -> Rows | None:
+    """The rows that ``with_rows`` named; None for a question about a whole answer."""
+    named = _ROWS.match(question)
+    return None if named is None else Rows(int(named[1]), int(named[2]), int(named[3]))
+
+
 def from_question(kind: str, question: str) -> Request:
     """The request that ``question`` was the text of, as far as an answer is read by it: for answers kept before.
 
     Raises ValueError when it is no question.
     """
-    method, path, told = (*question.split(" ", 2), "", "")[:3]
+    method, path, told = (*_ROWS.sub("GET ", question).split(" ", 2), "", "")[:3]
     if method != "GET" or not path.startswith("/"):
         raise ValueError(f"expected a question such as GET /api/v1/account, got {question[:80]!r}")
     params = tuple((name, value) for name, _, value in (pair.partition("=") for pair in _PAIRS.split(told)) if name)

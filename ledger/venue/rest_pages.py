@@ -23,6 +23,7 @@ import msgspec
 from ledger.errors import UnreadableFrame
 from ledger.facts.decimals import is_zero, shown
 from ledger.facts.types import Balance, Fact, Fill, Order, Settlement, Snapshot
+from ledger.venue import requests
 from ledger.venue.reading import (
     LAST_ID,
     LAST_MS,
@@ -40,7 +41,7 @@ from ledger.venue.reading import (
     read_as,
     told_fee,
 )
-from ledger.venue.requests import Request
+from ledger.venue.requests import Request, Rows
 
 ORDER_FIELDS = ("executedQty", "cummulativeQuoteQty", "updateTime")
 """What an order object may tell beyond its identity and status; which of them decides the recovery mode."""
@@ -87,6 +88,21 @@ class Page:
     fields: frozenset[str] = frozenset()
     markets: tuple[Market, ...] = ()
     server_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of an answer, in order: the ``body`` of all its parts, one after the other, is the answer as it came.
+
+    ``question`` names the rows where the answer has more than one part. ``facts`` and ``set_aside`` are those of its
+    rows; the places of ``set_aside`` count from the part's first row.
+    """
+
+    question: str
+    body: bytes
+    rows: int
+    facts: tuple[Fact, ...]
+    set_aside: tuple[SetAside, ...]
 
 
 class OrderRow(msgspec.Struct, frozen=True):
@@ -170,6 +186,56 @@ def read(request: Request, body: bytes) -> Page:
         return _READERS[request.kind](request, tree, suspect)
     except UnreadableFrame as error:
         raise UnreadableFrame(f"{request.method} {request.path}: {error}") from None
+
+
+def read_kept(kind: str, question: str, body: bytes) -> Page:
+    """What an answer, or a part of one, says that was kept with its question.
+
+    Raises UnreadableFrame as ``read`` does, ValueError when ``question`` is none.
+    """
+    rows = requests.rows_of(question)
+    if rows is not None:
+        inner = body.strip()
+        inner = inner.removeprefix(b"[") if rows.first == 0 else inner
+        inner = inner.removesuffix(b"]") if rows.last == rows.total - 1 else inner
+        body = b"[" + inner.strip().removesuffix(b",") + b"]"
+    return read(requests.from_question(kind, question), body)
+
+
+def parts(question: str, body: bytes, page: Page, rows_max: int) -> list[Part]:
+    """The answer to ``question`` that was read as ``page``, in parts of at most ``rows_max`` rows.
+
+    One part, the whole, where it is no list, has no more rows than that, or cannot be cut as it stands.
+    """
+    whole = [Part(question, body, page.rows, page.facts, page.set_aside)]
+    if page.rows <= rows_max or len(page.facts) + len(page.set_aside) != page.rows:
+        return whole
+    try:
+        rows = msgspec.json.decode(body, type=list[msgspec.Raw])
+    except msgspec.DecodeError:
+        return whole
+    starts = []
+    at = 0
+    for row in rows:
+        text = bytes(row)
+        at = body.index(text, at)
+        starts.append(at)
+        at += len(text)
+    facts = iter(page.facts)
+    aside = {row.index: row for row in page.set_aside}
+    told = []
+    for first in range(0, len(rows), rows_max):
+        past = min(first + rows_max, len(rows))
+        told.append(
+            Part(
+                requests.with_rows(question, Rows(first, past - 1, len(rows))),
+                body[starts[first] if first else 0 : starts[past] if past < len(rows) else len(body)],
+                past - first,
+                tuple(next(facts) for index in range(first, past) if index not in aside),
+                tuple(SetAside(index - first, aside[index].problem) for index in range(first, past) if index in aside),
+            )
+        )
+    return told
 
 
 def error(status: int, body: bytes) -> tuple[int | None, str]:

@@ -36,6 +36,7 @@ UNASKED = {
     "prefer-text-field": "alembic's own table",
     "prefer-bigint-over-int": "places in a frame, counts of one gap",
     "prefer-bigint-over-smallint": "ranks from -1 to 3",
+    "require-concurrent-index-deletion": "in one transaction with the rest",
     "ban-drop-function": "laid anew in the same transaction",
 }
 """Rules of squawk that do not fit here, and why."""

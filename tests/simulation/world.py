@@ -24,7 +24,7 @@ from uuid import UUID
 
 import structlog
 
-from ledger.reconcile import plan
+from ledger.reconcile import plan, runner
 from ledger.sandbox import rest as sandbox_rest
 from ledger.sandbox.books import Event, Report
 from ledger.sandbox.market import Market, live_through
@@ -540,6 +540,7 @@ def at_scale(scenario: Scenario) -> Iterator[None]:
         mock.patch.object(plan, "QUIET_OVERLAP_MS", int(plan.QUIET_OVERLAP_MS * scenario.overlap_s / 60)),
         mock.patch.object(consumer, "FRAMES_PER_CALL_MAX", scenario.batch_max),
         mock.patch.object(requests, "LIMIT_MAX", rows),
+        mock.patch.object(runner, "ROWS_PER_CALL_MAX", max(1, rows // 3)),
         mock.patch.object(sandbox_rest, "ROWS_MAX", rows),
         mock.patch.object(sandbox_rest, "ROWS_DEFAULT", rows),
         mock.patch.dict(requests.all_orders.__kwdefaults__ or {}, limit),
