@@ -7,7 +7,7 @@ by (account, session, frame number). One call is one round trip and one transact
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_never
@@ -19,9 +19,7 @@ from ledger.facts.identity import SessionMemory, stream_key
 from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Resolution, Settlement, Snapshot, Transfer
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FRAME, _ORDER, _FILL, _BALANCE = 6, 15, 15, 6
-_HEADER = 10
-_ARGUMENTS = _HEADER + 1 + _FRAME + _ORDER + _FILL + _BALANCE + 1
+_ARGUMENTS = 16
 _PLACES = ", ".join(f"${n}" for n in range(1, _ARGUMENTS + 1))
 
 
@@ -48,7 +46,8 @@ Row = tuple[Any, ...]
 class Batch:
     """One call of ``ledger.apply``, counted and ready; send it as often as needed.
 
-    ``orders``, ``fills`` and ``balances`` are rows that begin with the place (1 …) of their frame in ``frames``.
+    ``frames``, ``orders``, ``fills`` and ``balances`` are rows of the types ledger.told_* in apply.sql; the last three
+    begin with the place (1 …) of their frame in ``frames``.
     """
 
     header: Row
@@ -63,10 +62,10 @@ class Batch:
         return (
             *self.header,
             fence,
-            *_columns(self.frames, _FRAME),
-            *_columns(self.orders, _ORDER),
-            *_columns(self.fills, _FILL),
-            *_columns(self.balances, _BALANCE),
+            self.frames or None,
+            self.orders or None,
+            self.fills or None,
+            self.balances or None,
             json.dumps(self.rare) if self.rare else None,
         )
 
@@ -154,7 +153,7 @@ def build(
     lag_ms: int = 0,
     walk: WalkStep | None = None,
 ) -> Batch:
-    """Lay the entries of one session out as arrays. Counts ordinals in ``memory``, so build each batch once.
+    """Lay the entries of one session out as rows. Counts ordinals in ``memory``, so build each batch once.
 
     ``question`` and ``asked_seq`` belong to the single answer of a REST batch; ``through_ms`` says the stream is live
     and everything before that instant of the venue's clock is in this batch or was written before
@@ -249,14 +248,6 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
 def call(schema: str = "ledger") -> str:
     """The statement that hands ``Batch.arguments`` to the apply function of this schema."""
     return f"SELECT * FROM {schema}.apply({_PLACES})"
-
-
-def _columns(rows: tuple[Row, ...], width: int) -> list[Sequence[Any] | None]:
-    """The rows as columns. One of nothing but None is None: ``unnest`` fills it up with nulls, and neither side has to
-    lay out an array."""
-    if not rows:
-        return [None] * width
-    return [None if column.count(None) == len(column) else column for column in zip(*rows, strict=True)]
 
 
 def _order_row(frame: int, order: Order) -> Row:

@@ -317,9 +317,25 @@ END
 $$;
 
 DROP FUNCTION IF EXISTS ledger.apply;
+DROP TYPE IF EXISTS ledger.told_frame, ledger.told_order, ledger.told_fill, ledger.told_balance, ledger.fills_sum;
+-- What a batch brings: its frames, and what they say, each naming its frame by its place (1 …). One array of rows costs a
+-- sixth of an array a column, on both sides of the connection.
+CREATE TYPE ledger.told_frame AS (
+    no bigint, received timestamptz, kind text, venue_ms bigint, raw bytea, problem text
+);
+CREATE TYPE ledger.told_order AS (
+    frame integer, symbol text, order_id bigint, status text, side text, type text, tif text, client text, price text,
+    orig text, executed text, quote text, created bigint, updated bigint, decides boolean
+);
+CREATE TYPE ledger.told_fill AS (
+    frame integer, index integer, symbol text, order_id bigint, trade_id bigint, key uuid, ordinal integer, side text,
+    price text, qty text, quote text, fee text, fee_asset text, maker boolean, ms bigint
+);
+CREATE TYPE ledger.told_balance AS (frame integer, asset text, free text, locked text, ms bigint, k integer);
+-- An order touched by fills: what its confirmed fills add up to, or what came on top.
+CREATE TYPE ledger.fills_sum AS (symbol text, order_id bigint, qty numeric, quote numeric, frame integer);
 -- Write one batch of frames of one session with the facts they carry, in its own transaction.
 --
--- f_*: the frames. o_*, x_*, b_*: orders, fills and balance positions, each naming its frame by its place (1 …) in f_*.
 -- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
 -- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
 -- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_lag_ms: REST may trail the
@@ -328,15 +344,8 @@ DROP FUNCTION IF EXISTS ledger.apply;
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
     p_clockless boolean, p_lag_ms bigint, p_walk jsonb, p_through_ms bigint, p_fence bigint,
-    f_no bigint[], f_received timestamptz[], f_kind text[], f_venue_ms bigint[], f_raw bytea[], f_problem text[],
-    o_frame integer[], o_symbol text[], o_id bigint[], o_status text[], o_side text[], o_type text[], o_tif text[],
-    o_client text[], o_price text[], o_orig text[], o_executed text[], o_quote text[], o_created bigint[],
-    o_updated bigint[], o_decides boolean[],
-    x_frame integer[], x_index integer[], x_symbol text[], x_order bigint[], x_trade bigint[], x_key uuid[],
-    x_ordinal integer[], x_side text[], x_price text[], x_qty text[], x_quote text[], x_fee text[],
-    x_fee_asset text[], x_maker boolean[], x_ms bigint[],
-    b_frame integer[], b_asset text[], b_free text[], b_locked text[], b_ms bigint[], b_k integer[],
-    p_rare jsonb,
+    p_frames ledger.told_frame[], p_orders ledger.told_order[], p_fills ledger.told_fill[],
+    p_balances ledger.told_balance[], p_rare jsonb,
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
     OUT others_changed integer, OUT repeated boolean, OUT digest bytea
 )
@@ -345,22 +354,19 @@ DECLARE
     v_head bigint;
     v_digest bytea;
     v_marks bytea;
-    v_frames integer := coalesce(array_length(f_no, 1), 0);
+    v_frames integer := coalesce(array_length(p_frames, 1), 0);
     v_same boolean := false;
     v_hash bytea;
     v_fresh integer[];
     v_met integer[];
     v_pairing boolean;
     v_rows integer;
-    -- orders touched by fills: what their confirmed fills add up to (v_sum_whole) or what came on top
-    v_sum_symbol text[];
-    v_sum_order bigint[];
-    v_sum_qty numeric[];
-    v_sum_quote numeric[];
-    v_sum_frame integer[];
+    v_unreadable bigint := 0;
+    v_sums ledger.fills_sum[];   -- whole sums where v_sum_whole, else what came on top
     v_sum_whole boolean := false;
     v_conflicts jsonb;
     v_settled jsonb;
+    v_fill ledger.told_fill;
     r record;
 BEGIN
     fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
@@ -372,7 +378,7 @@ BEGIN
 
     IF v_frames > 0 THEN
         SELECT i.seq INTO first_seq FROM ledger.inbox i
-        WHERE i.account = p_account AND i.session_id = p_session AND i.frame_no = f_no[1];
+        WHERE i.account = p_account AND i.session_id = p_session AND i.frame_no = (p_frames[1]).no;
         IF FOUND THEN
             repeated := true;   -- the answer of an earlier call was lost: everything is in place already
             last_seq := first_seq + v_frames - 1;
@@ -382,17 +388,17 @@ BEGIN
     first_seq := v_head + 1;
     last_seq := v_head + v_frames;
     IF p_question IS NOT NULL THEN
-        v_hash := sha256(f_raw[1]);
+        v_hash := sha256((p_frames[1]).raw);
         v_same := EXISTS (SELECT FROM ledger.answers w WHERE w.account = p_account AND w.question = p_question
                           AND w.body_sha256 = v_hash);
     END IF;
 
-    IF array_length(x_frame, 1) > 0 THEN
+    IF p_fills IS NOT NULL THEN
         WITH f AS (
-            SELECT DISTINCT ON (u.symbol, u.order_id, u.trade_id, u.key, u.ordinal) u.*
-            FROM unnest(x_symbol, x_order, x_trade, x_key, x_ordinal)
-                 WITH ORDINALITY AS u(symbol, order_id, trade_id, key, ordinal, n)
-            ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.n
+            SELECT DISTINCT ON (u.symbol, u.order_id, u.trade_id, u.key, u.ordinal)
+                   u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.ordinality AS n
+            FROM unnest(p_fills) WITH ORDINALITY AS u
+            ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.ordinality
         ), known AS (
             -- The first row from the key on, in the order of the one index that knows it (see the orders below).
             SELECT u.n, u.symbol, u.order_id, u.trade_id,
@@ -420,8 +426,8 @@ BEGIN
                OR (bool_or(k.trade_id IS NULL) AND bool_or(k.trade_id IS NOT NULL))
         INTO v_fresh, v_pairing FROM known k;
         -- What is not fresh meets a row: its own of before, or the first of its doubles in this batch.
-        IF coalesce(array_length(v_fresh, 1), 0) < array_length(x_frame, 1) THEN
-            SELECT array_agg(n ORDER BY n) INTO v_met FROM generate_subscripts(x_frame, 1) n
+        IF coalesce(array_length(v_fresh, 1), 0) < array_length(p_fills, 1) THEN
+            SELECT array_agg(n ORDER BY n) INTO v_met FROM generate_subscripts(p_fills, 1) n
             WHERE v_fresh IS NULL OR n <> ALL (v_fresh);
         END IF;
 
@@ -437,11 +443,8 @@ BEGIN
                        u.fee::numeric, u.fee_asset, u.maker, u.ms, p_source,
                        CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END,
                        v_head + u.frame
-                FROM unnest(x_frame, x_index, x_symbol, x_order, x_trade, x_key, x_ordinal, x_side, x_price, x_qty,
-                            x_quote, x_fee, x_fee_asset, x_maker, x_ms)
-                     WITH ORDINALITY AS u(frame, index, symbol, order_id, trade_id, key, ordinal, side, price, qty,
-                                          quote, fee, fee_asset, maker, ms, n)
-                WHERE u.n = ANY (v_fresh)
+                FROM unnest(p_fills) WITH ORDINALITY AS u
+                WHERE u.ordinality = ANY (v_fresh)
                 ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal
                 RETURNING symbol, order_id, qty, quote_qty, state, seq
             ), sums AS (
@@ -450,16 +453,15 @@ BEGIN
                        coalesce(sum(p.quote_qty) FILTER (WHERE p.state = 'confirmed'), 0) AS quote
                 FROM put p GROUP BY p.symbol, p.order_id
             )
-            SELECT sum(s.n), array_agg(s.symbol), array_agg(s.order_id), array_agg(s.qty), array_agg(s.quote),
-                   array_agg(s.frame)
-            INTO fills_new, v_sum_symbol, v_sum_order, v_sum_qty, v_sum_quote, v_sum_frame FROM sums s;
+            SELECT sum(s.n), array_agg(ROW(s.symbol, s.order_id, s.qty, s.quote, s.frame)::ledger.fills_sum)
+            INTO fills_new, v_sums FROM sums s;
         ELSIF v_fresh IS NOT NULL THEN
             FOREACH v_rows IN ARRAY v_fresh LOOP
+                v_fill := p_fills[v_rows];
                 IF ledger.land_fill(
-                    p_account, p_source, v_head + x_frame[v_rows], x_index[v_rows], x_symbol[v_rows], x_order[v_rows],
-                    x_trade[v_rows], x_key[v_rows], x_ordinal[v_rows], x_side[v_rows], x_price[v_rows]::numeric,
-                    x_qty[v_rows]::numeric, x_quote[v_rows]::numeric, x_fee[v_rows]::numeric, x_fee_asset[v_rows],
-                    x_maker[v_rows], x_ms[v_rows])
+                    p_account, p_source, v_head + v_fill.frame, v_fill.index, v_fill.symbol, v_fill.order_id,
+                    v_fill.trade_id, v_fill.key, v_fill.ordinal, v_fill.side, v_fill.price::numeric, v_fill.qty::numeric,
+                    v_fill.quote::numeric, v_fill.fee::numeric, v_fill.fee_asset, v_fill.maker, v_fill.ms)
                 THEN
                     fills_new := fills_new + 1;
                 ELSE
@@ -472,10 +474,7 @@ BEGIN
         IF v_met IS NOT NULL THEN
             FOR r IN
                 SELECT u.*, t.first_seq, t.first_index
-                FROM unnest(x_frame, x_symbol, x_order, x_trade, x_key, x_ordinal, x_side, x_price, x_qty, x_quote,
-                            x_fee, x_fee_asset, x_maker, x_ms)
-                     WITH ORDINALITY AS u(frame, symbol, order_id, trade_id, key, ordinal, side, price, qty, quote, fee,
-                                          fee_asset, maker, ms, n)
+                FROM unnest(p_fills) WITH ORDINALITY AS u
                 CROSS JOIN LATERAL (
                     SELECT a.* FROM ledger.fills a WHERE a.account = p_account AND a.symbol = u.symbol
                     AND a.order_id = u.order_id AND a.trade_id = u.trade_id
@@ -484,16 +483,16 @@ BEGIN
                     AND a.symbol = u.symbol AND a.order_id = u.order_id AND a.stream_key = u.key
                     AND a.stream_ordinal = u.ordinal
                 ) t
-                WHERE u.n = ANY (v_met)
+                WHERE u.ordinality = ANY (v_met)
                   AND (t.price <> u.price::numeric OR t.qty <> u.qty::numeric
                        OR t.fee IS DISTINCT FROM u.fee::numeric OR t.fee_asset IS DISTINCT FROM u.fee_asset
                        OR t.side IS DISTINCT FROM u.side OR t.is_maker IS DISTINCT FROM u.maker
                        OR (u.quote IS NOT NULL AND (t.quote_derived OR t.quote_qty <> u.quote::numeric))
                        OR (u.trade_id IS NOT NULL AND t.executed_ms <> u.ms))
-                ORDER BY u.n
+                ORDER BY u.ordinality
             LOOP
                 v_rows := ledger.meet_fill(
-                    p_account, p_source, v_head + r.frame, f_received[r.frame], r.first_seq, r.first_index,
+                    p_account, p_source, v_head + r.frame, (p_frames[r.frame]).received, r.first_seq, r.first_index,
                     r.trade_id IS NOT NULL, r.side, r.price::numeric, r.qty::numeric, r.quote::numeric, r.fee::numeric,
                     r.fee_asset, r.maker, r.ms);
                 others_changed := others_changed + v_rows;
@@ -511,9 +510,9 @@ BEGIN
                  WHERE NOT EXISTS (
                      SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = s ->> 'symbol'
                      AND o.order_id = (s ->> 'order_id')::bigint
-                     AND o.updated_ms > f_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
+                     AND o.updated_ms > (p_frames[(s ->> 'frame')::integer]).venue_ms - p_lag_ms)
         LOOP
-            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, f_received[r.frame]);
+            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, (p_frames[r.frame]).received);
             others_changed := others_changed + v_rows;
             IF v_rows > 0 THEN
                 v_sum_whole := true;
@@ -525,7 +524,7 @@ BEGIN
     -- for it, it is provisional again.
     IF v_pairing AND v_fresh IS NOT NULL THEN
         UPDATE ledger.fills t SET state = 'provisional', doubt_executed = NULL
-        FROM (SELECT DISTINCT u.symbol, u.order_id FROM unnest(x_symbol, x_order, x_trade) AS u(symbol, order_id, trade_id)
+        FROM (SELECT DISTINCT u.symbol, u.order_id FROM unnest(p_fills) AS u
               WHERE u.trade_id IS NOT NULL) k
         JOIN ledger.orders o ON o.account = p_account AND o.symbol = k.symbol AND o.order_id = k.order_id
         WHERE t.account = p_account AND t.symbol = k.symbol AND t.order_id = k.order_id AND t.trade_id IS NULL
@@ -534,15 +533,14 @@ BEGIN
               AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed');
     END IF;
     IF v_sum_whole THEN
-        SELECT array_agg(t.symbol), array_agg(t.order_id), array_agg(t.qty), array_agg(t.quote), array_agg(t.frame)
-        INTO v_sum_symbol, v_sum_order, v_sum_qty, v_sum_quote, v_sum_frame
+        SELECT array_agg(ROW(t.symbol, t.order_id, t.qty, t.quote, t.frame)::ledger.fills_sum) INTO v_sums
         FROM (
             SELECT k.symbol, k.order_id, max(k.frame) AS frame,
                    (SELECT coalesce(sum(f.qty), 0) FROM ledger.fills f WHERE f.account = p_account
                     AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed') AS qty,
                    (SELECT coalesce(sum(f.quote_qty), 0) FROM ledger.fills f WHERE f.account = p_account
                     AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed') AS quote
-            FROM (SELECT * FROM unnest(x_symbol, x_order, x_frame) AS u(symbol, order_id, frame)
+            FROM (SELECT u.symbol, u.order_id, u.frame FROM unnest(p_fills) AS u
                   UNION ALL
                   SELECT s ->> 'symbol', (s ->> 'id')::bigint, (s ->> 'frame')::integer
                   FROM jsonb_array_elements(v_settled) s) k
@@ -550,7 +548,7 @@ BEGIN
         ) t;
     END IF;
 
-    IF array_length(o_frame, 1) > 0 OR v_sum_symbol IS NOT NULL THEN
+    IF p_orders IS NOT NULL OR v_sums IS NOT NULL THEN
         WITH facts AS (
             SELECT u.symbol, u.order_id, u.frame, u.status, ledger.status_rank(u.status) AS rank,
                    (ledger.status_rank(u.status), u.decides AND ledger.status_rank(u.status) = 3,
@@ -559,10 +557,7 @@ BEGIN
                    u.side, u.type, u.tif, u.client,
                    u.price::numeric AS price, u.orig::numeric AS orig, u.executed::numeric AS executed,
                    u.quote::numeric AS quote, u.created, u.updated
-            FROM unnest(o_frame, o_symbol, o_id, o_status, o_side, o_type, o_tif, o_client, o_price, o_orig, o_executed,
-                        o_quote, o_created, o_updated, o_decides)
-                 AS u(frame, symbol, order_id, status, side, type, tif, client, price, orig, executed, quote, created,
-                      updated, decides)
+            FROM unnest(p_orders) AS u
         ), folded AS (
             SELECT f.symbol, f.order_id, max(f.frame) AS frame,
                    (array_agg(f.standing ORDER BY f.standing DESC))[1] AS top,
@@ -573,8 +568,7 @@ BEGIN
                    max(f.executed) AS executed, max(f.quote) AS quote, min(f.created) AS created, max(f.updated) AS updated
             FROM facts f GROUP BY f.symbol, f.order_id
         ), sums AS (
-            SELECT * FROM unnest(v_sum_symbol, v_sum_order, v_sum_qty, v_sum_quote, v_sum_frame)
-                     AS u(symbol, order_id, qty, quote, frame)
+            SELECT u.* FROM unnest(v_sums) AS u
         ), drafted AS (
             SELECT coalesce(f.symbol, s.symbol) AS symbol, coalesce(f.order_id, s.order_id) AS order_id,
                    v_head + coalesce(f.frame, s.frame) AS seq, f.frame,
@@ -624,12 +618,12 @@ BEGIN
                 ORDER BY t.symbol, t.order_id LIMIT 1
             ) o ON o.symbol = coalesce(f.symbol, s.symbol) AND o.order_id = coalesce(f.order_id, s.order_id)
             -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
-            LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(x_symbol, x_order, x_side) AS u(symbol, order_id, side)
+            LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(p_fills) AS u
                 WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
         ), judged AS (
             -- The stream moved the order and told no executed quantity, and this answer may not know of that move yet.
             SELECT d.*, coalesce(d.told AND p_source = 'rest' AND (d.old).seq > coalesce((d.old).told_seq, 0)
-                                 AND (d.old).updated_ms > f_venue_ms[d.frame] - p_lag_ms, false) AS stale
+                                 AND (d.old).updated_ms > (p_frames[d.frame]).venue_ms - p_lag_ms, false) AS stale
             FROM drafted d
         ), merged AS (
             -- What the stream adds after a loss says nothing of what was lost: such an order must be asked for again.
@@ -694,45 +688,45 @@ BEGIN
                 IF r.shrank THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
-                        v_head + r.frame, f_received[r.frame]);
+                        v_head + r.frame, (p_frames[r.frame]).received);
                 END IF;
                 IF r.fields <> '' THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
-                        v_head + r.frame, f_received[r.frame]);
+                        v_head + r.frame, (p_frames[r.frame]).received);
                 END IF;
                 IF r.one_end IS NOT NULL THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
-                        v_head + r.frame, f_received[r.frame]);
+                        v_head + r.frame, (p_frames[r.frame]).received);
                 END IF;
             END LOOP;
         END IF;
         -- GET order decides between two terminal states, those told after its answer included.
-        IF true = ANY (o_decides) OR v_conflicts IS NOT NULL THEN
-            UPDATE ledger.discrepancies d SET resolved_at = f_received[1], seq = v_head + 1,
+        IF v_conflicts IS NOT NULL OR (p_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(p_orders) AS u)) THEN
+            UPDATE ledger.discrepancies d SET resolved_at = (p_frames[1]).received, seq = v_head + 1,
                 resolution = 'GET order says ' || o.status
             FROM ledger.orders o
             WHERE d.account = p_account AND d.kind = 'terminal_conflict' AND d.resolved_at IS NULL
               AND o.account = p_account AND o.status_decided AND d.subject = concat_ws('/', o.symbol, o.order_id)
-              AND o.symbol = ANY (o_symbol) AND o.order_id = ANY (o_id);
+              AND (o.symbol, o.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(p_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
         END IF;
         IF p_source = 'rest' THEN
-            UPDATE ledger.discrepancies d SET resolved_at = f_received[1], seq = v_head + 1,
+            UPDATE ledger.discrepancies d SET resolved_at = (p_frames[1]).received, seq = v_head + 1,
                 resolution = 'the venue knows the order again'
             WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
-              AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(o_symbol, o_id) AS u(symbol, order_id));
+              AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(p_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
         END IF;
     END IF;
 
-    IF array_length(b_frame, 1) > 0 THEN
+    IF p_balances IS NOT NULL THEN
         WITH p AS (
             SELECT u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, max(u.k) AS k, max(u.frame) AS frame
-            FROM unnest(b_frame, b_asset, b_free, b_locked, b_ms, b_k) AS u(frame, asset, free, locked, ms, k)
+            FROM unnest(p_balances) AS u
             GROUP BY 1, 2, 3, 4
         ), hist AS (
             INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
@@ -756,7 +750,7 @@ BEGIN
         SELECT (SELECT count(*) FROM hist) + (SELECT count(*) FROM put) INTO v_rows;
         others_changed := others_changed + v_rows;
         -- A position between two snapshots, even one that lost by its clock, makes the first of them stale.
-        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = ANY (b_asset);
+        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset IN (SELECT u.asset FROM unnest(p_balances) AS u);
     END IF;
 
     IF p_rare IS NOT NULL THEN
@@ -769,7 +763,7 @@ BEGIN
         )
         SELECT count(*) INTO v_rows FROM put;
         others_changed := others_changed + v_rows;
-        UPDATE ledger.discrepancies t SET resolved_at = f_received[(d ->> 'frame')::integer],
+        UPDATE ledger.discrepancies t SET resolved_at = (p_frames[(d ->> 'frame')::integer]).received,
             resolution = d ->> 'resolution', seq = v_head + (d ->> 'frame')::integer
         FROM jsonb_array_elements(p_rare -> 'decisions') d
         WHERE t.account = p_account AND t.discrepancy_id = (d ->> 'discrepancy_id')::bigint AND t.resolved_at IS NULL;
@@ -782,13 +776,13 @@ BEGIN
                  FROM jsonb_array_elements(p_rare -> 'doubts') d
         LOOP
             others_changed := others_changed + ledger.doubt(
-                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, f_received[r.frame], r.resolution,
+                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, (p_frames[r.frame]).received, r.resolution,
                 r.residual, r.at_ms, r.evidence);
         END LOOP;
         FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
         LOOP
             others_changed := others_changed + ledger.bring_snapshot(
-                p_account, r.snapshot, f_venue_ms[r.frame], coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
+                p_account, r.snapshot, (p_frames[r.frame]).venue_ms, coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
         END LOOP;
     END IF;
 
@@ -801,16 +795,15 @@ BEGIN
             WITH put AS (
                 INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
                                           asked_seq, question, raw, problem)
-                SELECT p_account, v_head + u.n, p_source, p_session, u.no, u.received, u.kind, u.venue_ms, p_asked_seq,
-                       p_question, u.raw, u.problem
-                FROM unnest(f_no, f_received, f_kind, f_venue_ms, f_raw, f_problem)
-                     WITH ORDINALITY AS u(no, received, kind, venue_ms, raw, problem, n)
-                RETURNING seq, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
+                SELECT p_account, v_head + u.ordinality, p_source, p_session, u.no, u.received, u.kind, u.venue_ms,
+                       p_asked_seq, p_question, u.raw, u.problem
+                FROM unnest(p_frames) WITH ORDINALITY AS u
+                RETURNING seq, problem, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
                                                  question, raw, problem) AS digest
             )
-            SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, string_agg(p.digest, '' ORDER BY p.seq)),
-                   string_agg(substring(p.digest FOR 8), '' ORDER BY p.seq)
-            INTO v_digest, v_marks FROM put p;
+            SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, string_agg(p.digest, '')),
+                   string_agg(substring(p.digest FOR 8), ''), count(p.problem)
+            INTO v_digest, v_marks, v_unreadable FROM (SELECT * FROM put ORDER BY seq) p;
             INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, lag_ms, marks, digest)
             VALUES (p_account, last_seq, first_seq, p_clockless, p_lag_ms, v_marks, v_digest);
             IF p_question IS NOT NULL THEN
@@ -822,8 +815,7 @@ BEGIN
                 head_seq = last_seq,
                 head_digest = v_digest,
                 stream_frames = a.stream_frames + CASE WHEN p_source = 'stream' THEN v_frames ELSE 0 END,
-                unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream'
-                    THEN coalesce(cardinality(array_remove(f_problem, NULL)), 0) ELSE 0 END
+                unreadable_frames = a.unreadable_frames + CASE WHEN p_source = 'stream' THEN v_unreadable ELSE 0 END
             WHERE a.account = p_account;
         END IF;
     END IF;

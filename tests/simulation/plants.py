@@ -286,14 +286,15 @@ PLANTS = {
             "a late fill on a closed order is ignored",
             (
                 "apply",
-                "WHERE u.n = ANY (v_fresh)\n",
-                "WHERE u.n = ANY (v_fresh) AND NOT EXISTS (SELECT FROM ledger.orders z WHERE z.account = p_account"
-                " AND z.symbol = u.symbol AND z.order_id = u.order_id AND z.status_rank = 3)\n",
+                "WHERE u.ordinality = ANY (v_fresh)\n",
+                "WHERE u.ordinality = ANY (v_fresh) AND NOT EXISTS (SELECT FROM ledger.orders z"
+                " WHERE z.account = p_account AND z.symbol = u.symbol AND z.order_id = u.order_id"
+                " AND z.status_rank = 3)\n",
             ),
         ),
         Plant(
             "settled before REST knows",
-            ("apply", "o.updated_ms > f_venue_ms[(s ->> 'frame')::integer] - p_lag_ms", "false"),
+            ("apply", "o.updated_ms > (p_frames[(s ->> 'frame')::integer]).venue_ms - p_lag_ms", "false"),
             _lag_ignored("provisional_orders"),
         ),
         Plant("orders that lost fills are not asked again", python=_attribute(reads, "wounded_orders", _nothing)),
