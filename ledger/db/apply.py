@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any, Literal, assert_never
 from uuid import UUID
 
@@ -18,8 +18,7 @@ import msgspec
 from ledger.facts.identity import SessionMemory, stream_key
 from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Resolution, Settlement, Snapshot, Transfer
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ARGUMENTS = 16
+_ARGUMENTS = 22
 _PLACES = ", ".join(f"${n}" for n in range(1, _ARGUMENTS + 1))
 
 
@@ -46,12 +45,12 @@ Row = tuple[Any, ...]
 class Batch:
     """One call of ``ledger.apply``, counted and ready; send it as often as needed.
 
-    ``frames``, ``orders``, ``fills`` and ``balances`` are rows of the types ledger.told_* in apply.sql; the last three
-    begin with the place (1 …) of their frame in ``frames``.
+    ``frames`` are numbered one after the other. ``orders``, ``fills`` and ``balances`` are rows of the types
+    ledger.told_* in apply.sql and begin with the place (1 …) of their frame in ``frames``.
     """
 
     header: Row
-    frames: tuple[Row, ...]
+    frames: tuple[Entry, ...]
     orders: tuple[Row, ...]
     fills: tuple[Row, ...]
     balances: tuple[Row, ...]
@@ -59,10 +58,18 @@ class Batch:
 
     def arguments(self, fence: int | None) -> Row:
         """The arguments of ``ledger.apply`` in order."""
+        frames = self.frames
+        problems = [frame.problem for frame in frames]
         return (
             *self.header,
             fence,
-            self.frames or None,
+            frames[0].frame_no if frames else None,
+            [frame.received_ms for frame in frames],
+            [frame.kind for frame in frames],
+            [frame.venue_ms for frame in frames],
+            problems if any(problems) else None,
+            b"".join([frame.raw for frame in frames]),
+            list(accumulate([len(frame.raw) for frame in frames])),
             self.orders or None,
             self.fills or None,
             self.balances or None,
@@ -85,7 +92,7 @@ class Batch:
 
     def without_facts(self, problem: str) -> Batch:
         """The frames alone, marked with ``problem``: kept, not understood."""
-        frames = tuple((*frame[:-1], problem) for frame in self.frames)
+        frames = tuple(msgspec.structs.replace(frame, problem=problem, facts=()) for frame in self.frames)
         return Batch(self.header, frames, (), (), (), {})
 
     def _only(self, place: int) -> Batch:
@@ -160,14 +167,13 @@ def build(
     (0: live, but behind, so coverage stays where it is). ``clockless``: positions without a clock of the venue are
     left out, since an older socket tells them. ``lag_ms``: how far REST may trail the stream.
     """
-    frames: list[Row] = []
+    frames = tuple(entries)
+    assert not frames or frames[-1].frame_no - frames[0].frame_no == len(frames) - 1, "frames of a batch have no holes"
     orders: list[Row] = []
     fills: list[Row] = []
     balances: list[Row] = []
     rare: dict[str, Any] = {}
-    for frame, entry in enumerate(entries, start=1):
-        received = _EPOCH + timedelta(milliseconds=entry.received_ms)
-        frames.append((entry.frame_no, received, entry.kind, entry.venue_ms, entry.raw, entry.problem))
+    for frame, entry in enumerate(frames, start=1):
         for index, fact in enumerate(entry.facts, start=1):
             match fact:
                 case Order():
@@ -224,7 +230,7 @@ def build(
                     assert_never(fact)
     step = None if walk is None else json.dumps(asdict(walk))
     header = (account, session_id, source, gap_id, asked_seq, question, clockless, lag_ms, step, through_ms)
-    return Batch(header, tuple(frames), tuple(orders), tuple(fills), tuple(balances), rare)
+    return Batch(header, frames, tuple(orders), tuple(fills), tuple(balances), rare)
 
 
 async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied:

@@ -316,26 +316,38 @@ BEGIN
 END
 $$;
 
+-- What the frames of a batch say, each naming its frame by its place (1 …). One array of rows costs a sixth of an array a
+-- column, on both sides of the connection; of few columns, as the frames have, it costs more. Types stay once made: a
+-- service that is running has their numbers in hand. Another shape takes a migration.
+DO $$
+BEGIN
+    IF to_regtype('ledger.told_order') IS NULL THEN
+        CREATE TYPE ledger.told_order AS (
+            frame integer, symbol text, order_id bigint, status text, side text, type text, tif text, client text,
+            price text, orig text, executed text, quote text, created bigint, updated bigint, decides boolean
+        );
+        CREATE TYPE ledger.told_fill AS (
+            frame integer, index integer, symbol text, order_id bigint, trade_id bigint, key uuid, ordinal integer,
+            side text, price text, qty text, quote text, fee text, fee_asset text, maker boolean, ms bigint
+        );
+        CREATE TYPE ledger.told_balance AS (frame integer, asset text, free text, locked text, ms bigint, k integer);
+        -- An order touched by fills: what its confirmed fills add up to, or what came on top.
+        CREATE TYPE ledger.fills_sum AS (symbol text, order_id bigint, qty numeric, quote numeric, frame integer);
+    END IF;
+END
+$$;
+
+-- A time told in ms.
+CREATE OR REPLACE FUNCTION ledger.moment(p_ms bigint) RETURNS timestamptz
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT timestamptz '1970-01-01 00:00:00+00' + p_ms * interval '1 millisecond'
+$$;
+
 DROP FUNCTION IF EXISTS ledger.apply;
-DROP TYPE IF EXISTS ledger.told_frame, ledger.told_order, ledger.told_fill, ledger.told_balance, ledger.fills_sum;
--- What a batch brings: its frames, and what they say, each naming its frame by its place (1 …). One array of rows costs a
--- sixth of an array a column, on both sides of the connection.
-CREATE TYPE ledger.told_frame AS (
-    no bigint, received timestamptz, kind text, venue_ms bigint, raw bytea, problem text
-);
-CREATE TYPE ledger.told_order AS (
-    frame integer, symbol text, order_id bigint, status text, side text, type text, tif text, client text, price text,
-    orig text, executed text, quote text, created bigint, updated bigint, decides boolean
-);
-CREATE TYPE ledger.told_fill AS (
-    frame integer, index integer, symbol text, order_id bigint, trade_id bigint, key uuid, ordinal integer, side text,
-    price text, qty text, quote text, fee text, fee_asset text, maker boolean, ms bigint
-);
-CREATE TYPE ledger.told_balance AS (frame integer, asset text, free text, locked text, ms bigint, k integer);
--- An order touched by fills: what its confirmed fills add up to, or what came on top.
-CREATE TYPE ledger.fills_sum AS (symbol text, order_id bigint, qty numeric, quote numeric, frame integer);
 -- Write one batch of frames of one session with the facts they carry, in its own transaction.
 --
+-- The frames are numbered from p_frame_no on, one array for each of their columns (p_problems: null where none has one).
+-- p_raw: the bytes of all of them, the nth ends with byte p_ends[n].
 -- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
 -- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
 -- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_lag_ms: REST may trail the
@@ -344,8 +356,9 @@ CREATE TYPE ledger.fills_sum AS (symbol text, order_id bigint, qty numeric, quot
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
     p_clockless boolean, p_lag_ms bigint, p_walk jsonb, p_through_ms bigint, p_fence bigint,
-    p_frames ledger.told_frame[], p_orders ledger.told_order[], p_fills ledger.told_fill[],
-    p_balances ledger.told_balance[], p_rare jsonb,
+    p_frame_no bigint, p_received_ms bigint[], p_kinds text[], p_venue_ms bigint[], p_problems text[], p_raw bytea,
+    p_ends integer[],
+    p_orders ledger.told_order[], p_fills ledger.told_fill[], p_balances ledger.told_balance[], p_rare jsonb,
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
     OUT others_changed integer, OUT repeated boolean, OUT digest bytea
 )
@@ -354,7 +367,7 @@ DECLARE
     v_head bigint;
     v_digest bytea;
     v_marks bytea;
-    v_frames integer := coalesce(array_length(p_frames, 1), 0);
+    v_frames integer := coalesce(array_length(p_ends, 1), 0);
     v_same boolean := false;
     v_hash bytea;
     v_fresh integer[];
@@ -378,7 +391,7 @@ BEGIN
 
     IF v_frames > 0 THEN
         SELECT i.seq INTO first_seq FROM ledger.inbox i
-        WHERE i.account = p_account AND i.session_id = p_session AND i.frame_no = (p_frames[1]).no;
+        WHERE i.account = p_account AND i.session_id = p_session AND i.frame_no = p_frame_no;
         IF FOUND THEN
             repeated := true;   -- the answer of an earlier call was lost: everything is in place already
             last_seq := first_seq + v_frames - 1;
@@ -388,7 +401,7 @@ BEGIN
     first_seq := v_head + 1;
     last_seq := v_head + v_frames;
     IF p_question IS NOT NULL THEN
-        v_hash := sha256((p_frames[1]).raw);
+        v_hash := sha256(p_raw);
         v_same := EXISTS (SELECT FROM ledger.answers w WHERE w.account = p_account AND w.question = p_question
                           AND w.body_sha256 = v_hash);
     END IF;
@@ -492,7 +505,7 @@ BEGIN
                 ORDER BY u.ordinality
             LOOP
                 v_rows := ledger.meet_fill(
-                    p_account, p_source, v_head + r.frame, (p_frames[r.frame]).received, r.first_seq, r.first_index,
+                    p_account, p_source, v_head + r.frame, ledger.moment(p_received_ms[r.frame]), r.first_seq, r.first_index,
                     r.trade_id IS NOT NULL, r.side, r.price::numeric, r.qty::numeric, r.quote::numeric, r.fee::numeric,
                     r.fee_asset, r.maker, r.ms);
                 others_changed := others_changed + v_rows;
@@ -510,9 +523,9 @@ BEGIN
                  WHERE NOT EXISTS (
                      SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = s ->> 'symbol'
                      AND o.order_id = (s ->> 'order_id')::bigint
-                     AND o.updated_ms > (p_frames[(s ->> 'frame')::integer]).venue_ms - p_lag_ms)
+                     AND o.updated_ms > p_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
         LOOP
-            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, (p_frames[r.frame]).received);
+            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
             others_changed := others_changed + v_rows;
             IF v_rows > 0 THEN
                 v_sum_whole := true;
@@ -623,7 +636,7 @@ BEGIN
         ), judged AS (
             -- The stream moved the order and told no executed quantity, and this answer may not know of that move yet.
             SELECT d.*, coalesce(d.told AND p_source = 'rest' AND (d.old).seq > coalesce((d.old).told_seq, 0)
-                                 AND (d.old).updated_ms > (p_frames[d.frame]).venue_ms - p_lag_ms, false) AS stale
+                                 AND (d.old).updated_ms > p_venue_ms[d.frame] - p_lag_ms, false) AS stale
             FROM drafted d
         ), merged AS (
             -- What the stream adds after a loss says nothing of what was lost: such an order must be asked for again.
@@ -688,23 +701,23 @@ BEGIN
                 IF r.shrank THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
-                        v_head + r.frame, (p_frames[r.frame]).received);
+                        v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
                 END IF;
                 IF r.fields <> '' THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
-                        v_head + r.frame, (p_frames[r.frame]).received);
+                        v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
                 END IF;
                 IF r.one_end IS NOT NULL THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
-                        v_head + r.frame, (p_frames[r.frame]).received);
+                        v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
                 END IF;
             END LOOP;
         END IF;
         -- GET order decides between two terminal states, those told after its answer included.
         IF v_conflicts IS NOT NULL OR (p_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(p_orders) AS u)) THEN
-            UPDATE ledger.discrepancies d SET resolved_at = (p_frames[1]).received, seq = v_head + 1,
+            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(p_received_ms[1]), seq = v_head + 1,
                 resolution = 'GET order says ' || o.status
             FROM ledger.orders o
             WHERE d.account = p_account AND d.kind = 'terminal_conflict' AND d.resolved_at IS NULL
@@ -714,7 +727,7 @@ BEGIN
             others_changed := others_changed + v_rows;
         END IF;
         IF p_source = 'rest' THEN
-            UPDATE ledger.discrepancies d SET resolved_at = (p_frames[1]).received, seq = v_head + 1,
+            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(p_received_ms[1]), seq = v_head + 1,
                 resolution = 'the venue knows the order again'
             WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
               AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(p_orders) AS u);
@@ -763,7 +776,7 @@ BEGIN
         )
         SELECT count(*) INTO v_rows FROM put;
         others_changed := others_changed + v_rows;
-        UPDATE ledger.discrepancies t SET resolved_at = (p_frames[(d ->> 'frame')::integer]).received,
+        UPDATE ledger.discrepancies t SET resolved_at = ledger.moment(p_received_ms[(d ->> 'frame')::integer]),
             resolution = d ->> 'resolution', seq = v_head + (d ->> 'frame')::integer
         FROM jsonb_array_elements(p_rare -> 'decisions') d
         WHERE t.account = p_account AND t.discrepancy_id = (d ->> 'discrepancy_id')::bigint AND t.resolved_at IS NULL;
@@ -776,13 +789,13 @@ BEGIN
                  FROM jsonb_array_elements(p_rare -> 'doubts') d
         LOOP
             others_changed := others_changed + ledger.doubt(
-                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, (p_frames[r.frame]).received, r.resolution,
+                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, ledger.moment(p_received_ms[r.frame]), r.resolution,
                 r.residual, r.at_ms, r.evidence);
         END LOOP;
         FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
         LOOP
             others_changed := others_changed + ledger.bring_snapshot(
-                p_account, r.snapshot, (p_frames[r.frame]).venue_ms, coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
+                p_account, r.snapshot, p_venue_ms[r.frame], coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
         END LOOP;
     END IF;
 
@@ -795,9 +808,12 @@ BEGIN
             WITH put AS (
                 INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
                                           asked_seq, question, raw, problem)
-                SELECT p_account, v_head + u.ordinality, p_source, p_session, u.no, u.received, u.kind, u.venue_ms,
-                       p_asked_seq, p_question, u.raw, u.problem
-                FROM unnest(p_frames) WITH ORDINALITY AS u
+                SELECT p_account, v_head + u.n, p_source, p_session, p_frame_no + u.n - 1, ledger.moment(u.received_ms),
+                       u.kind, u.venue_ms, p_asked_seq, p_question,
+                       substring(p_raw FROM coalesce(p_ends[u.n - 1], 0) + 1 FOR u.raw_end - coalesce(p_ends[u.n - 1], 0)),
+                       p_problems[u.n]
+                FROM unnest(p_received_ms, p_kinds, p_venue_ms, p_ends) WITH ORDINALITY
+                     AS u (received_ms, kind, venue_ms, raw_end, n)
                 RETURNING seq, problem, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
                                                  question, raw, problem) AS digest
             )

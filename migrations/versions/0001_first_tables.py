@@ -42,4 +42,5 @@ def downgrade() -> None:
         "close_gap",
     ):
         op.execute(f"DROP FUNCTION IF EXISTS ledger.{function}")
-    op.execute("DROP TYPE IF EXISTS ledger.order_standing")
+    for kind in ("order_standing", "told_order", "told_fill", "told_balance", "fills_sum"):
+        op.execute(f"DROP TYPE IF EXISTS ledger.{kind}")
