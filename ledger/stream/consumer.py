@@ -378,7 +378,7 @@ class Consumer:
         )
 
     async def _write_frames(self, received: list[Received], through_ms: int | None) -> None:
-        entries = [read(one) if one.entry is None else one.entry for one in received]
+        entries = [one.entry for one in received]
         session_id = received[0].session_id if received else UUID(int=0)
         if received:
             self._obey(session_id, entries)

@@ -13,13 +13,14 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import Event
 
 from ledger.errors import ConfigError, LedgerError, VenueBusy, VenueError, VenueRefused
@@ -38,10 +39,13 @@ CLOSE_WAIT_S = 1.0
 """How long the other side may take to hang up once either side has said goodbye."""
 UNSENT_MAX_BYTES = 32 * 1024
 READ_AHEAD_MAX = 2_000
-"""So many frames, and no more than a batch in bytes, are read as they arrive, while the database is at work on those
+"""So many of the next frames, and no more than a batch in bytes, are read while the database is at work on those
 before; the others wait as bytes: what was read takes several times the room."""
+READ_AT_ONCE_MAX = 50
+"""Then others have their turn."""
 
 OVERSIZE = "oversize"
+BUFFER_FULL = "buffer_full"
 
 # At DEBUG the library logs the request line, which holds the listen key, and every frame.
 _library_log = logging.getLogger(f"{__name__}.library")
@@ -57,54 +61,68 @@ class BufferFull(LedgerError):
     """The buffer cannot take another frame: the database has been away for too long."""
 
 
-@dataclass(slots=True)
-class Received:
+class Received(msgspec.Struct, gc=False):
     """One frame as it came. ``received_ms``: this machine's clock. ``problem`` (oversize): ``raw`` is empty.
 
-    ``entry`` is what the buffer's ``read`` made of it on arrival; None where nobody read it yet.
+    ``entry`` is what the buffer's ``read`` made of it; None where nobody read it yet. However many wait, the garbage
+    collector does not walk over them.
     """
 
     session_id: UUID
     frame_no: int
-    raw: bytes = field(repr=False)
+    raw: bytes
     received_ms: int
     problem: str | None = None
-    entry: Any = field(default=None, repr=False, compare=False)
+    entry: Any = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes of the buffer."""
+        return len(self.raw) + FRAME_OVERHEAD_BYTES
+
+    def __repr__(self) -> str:
+        return f"Received({self.session_id}, {self.frame_no}, {len(self.raw)} bytes)"
 
 
 class FrameBuffer:
     """Frames between the sockets and the database, a queue per session, bounded in bytes over all.
 
-    ``read`` is called with a frame when it arrives, unless many wait already, and may not raise.
+    ``read`` makes a frame's ``entry``, before it is taken, and may not raise. It is called as frames arrive and, for
+    those that came while many waited, in between whatever else the loop does.
     """
 
     def __init__(
         self, limit_bytes: int = BUFFER_MAX_BYTES, *, read: Callable[[Received], object] | None = None
     ) -> None:
         self.limit_bytes = limit_bytes
-        self._read = read
         self.size_bytes = 0
         self._queues: OrderedDict[UUID, deque[Received]] = OrderedDict()
         self._frames = 0
         self._stirred = asyncio.Event()
+        self._read = read
+        self._unread: deque[Received] = deque()
+        self._read_frames = 0
+        self._read_bytes = 0
+        self._reading = False
 
     def __len__(self) -> int:
         return self._frames
 
     def put(self, received: Received) -> None:
         """Append a frame. Raises BufferFull, and then keeps nothing of it."""
-        size_bytes = _size_bytes(received)
+        size_bytes = received.size_bytes
         if self.size_bytes + size_bytes > self.limit_bytes:
             raise BufferFull(
                 f"the buffer holds {self._frames} frames, {self.size_bytes} of {self.limit_bytes} bytes, and cannot "
                 "take more; is the database away?"
             )
-        is_soon = self._frames < READ_AHEAD_MAX and self.size_bytes + size_bytes <= BATCH_MAX_BYTES
-        if self._read is not None and is_soon:
-            received.entry = self._read(received)
         self._queues.setdefault(received.session_id, deque()).append(received)
         self.size_bytes += size_bytes
         self._frames += 1
+        if self._read is not None:
+            self._unread.append(received)
+            if len(self._unread) == 1 or self._unread[0].entry is not None:
+                self._read_next()
         self._stirred.set()
 
     def take(self, limit: int) -> list[Received]:
@@ -120,15 +138,49 @@ class FrameBuffer:
         batch: list[Received] = []
         batch_bytes = 0
         while queue and len(batch) < limit and batch_bytes < BATCH_MAX_BYTES:
-            batch.append(queue.popleft())
-            batch_bytes += _size_bytes(batch[-1])
+            received = queue.popleft()
+            size_bytes = received.size_bytes
+            if received.entry is not None:
+                self._read_frames -= 1
+                self._read_bytes -= size_bytes
+            elif self._read is not None:
+                received.entry = self._read(received)
+            batch.append(received)
+            batch_bytes += size_bytes
         if queue:
             self._queues[session_id] = queue
         self.size_bytes -= batch_bytes
         self._frames -= len(batch)
         if self._frames:
             self._stirred.set()
+        if self._unread and not self._reading:
+            self._reading = True
+            asyncio.get_running_loop().call_soon(self._read_ahead)
         return batch
+
+    def _read_ahead(self) -> None:
+        """Read some of the next frames, and more of them in the loop's next round."""
+        for _ in range(READ_AT_ONCE_MAX):
+            if not self._read_next():
+                self._reading = False
+                return
+        asyncio.get_running_loop().call_soon(self._read_ahead)
+
+    def _read_next(self) -> bool:
+        """Read the first frame that is not, if there is room for it. False when there was nothing to do."""
+        assert self._read is not None
+        while self._unread and self._unread[0].entry is not None:
+            self._unread.popleft()  # it was taken
+        if not self._unread or self._read_frames >= READ_AHEAD_MAX:
+            return False
+        size_bytes = self._unread[0].size_bytes
+        if self._read_bytes + size_bytes > BATCH_MAX_BYTES:
+            return False
+        received = self._unread.popleft()
+        received.entry = self._read(received)
+        self._read_frames += 1
+        self._read_bytes += size_bytes
+        return True
 
     async def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until there are frames or somebody wakes us. False when ``timeout_s`` passed (None: no limit)."""
@@ -162,7 +214,7 @@ class Connection:
         self._clock = clock
         self._silence_s = silence_s
         self._cause: str | None = None
-        socket.on_event = self._heard
+        socket.listen(self._heard, self._keep)
         self._life = asyncio.create_task(self._live(), name=f"socket {self.session_id}")
 
     async def wait_closed(self) -> str:
@@ -182,36 +234,31 @@ class Connection:
     def _heard(self) -> None:
         self.heard_s = self._clock.monotonic_s()
 
+    def _keep(self, raw: bytes, problem: str | None = None) -> None:
+        if self._cause == BUFFER_FULL:
+            return  # after a hole nothing counts
+        received = Received(self.session_id, self.frames + 1, raw, self._clock.now_ms(), problem)
+        try:
+            self._buffer.put(received)
+        except BufferFull:
+            self._cause = BUFFER_FULL
+            self._socket.transport.abort()
+        else:
+            self.frames += 1
+
     async def _live(self) -> str:
         watcher = asyncio.create_task(self._watch(), name=f"pings {self.session_id}")
         try:
-            await self._read()
+            await self._socket.wait_closed()
         finally:
             watcher.cancel()
             self._socket.transport.abort()
             with suppress(asyncio.CancelledError):
                 await watcher
-        assert self._cause is not None
-        return self._cause
-
-    async def _read(self) -> None:
-        """Drain the socket until it ends."""
-        try:
-            while True:
-                # Undecoded, so that text that is not UTF-8 is kept too.
-                self._keep(await self._socket.recv(decode=False))
-        except BufferFull:
-            self._cause = "buffer_full"
-        except ConnectionClosed as closed:
-            self._cause = self._cause or _cause(closed)
+        self._cause = self._cause or _cause(self._socket.protocol.close_exc)
         if self._cause == OVERSIZE:
-            with suppress(BufferFull):
-                self._keep(b"", OVERSIZE)
-
-    def _keep(self, raw: bytes, problem: str | None = None) -> None:
-        received = Received(self.session_id, self.frames + 1, raw, self._clock.now_ms(), problem)
-        self._buffer.put(received)
-        self.frames += 1
+            self._keep(b"", OVERSIZE)
+        return self._cause
 
     async def _watch(self) -> None:
         """Ping, and hang up on silence: a connection cut without a word looks like a quiet account otherwise."""
@@ -253,8 +300,6 @@ async def open_connection(
             compression=None,
             proxy=None,
             max_size=frame_max_bytes,
-            # The reader never waits for anything else, so this many frames are the most that ever wait for it.
-            max_queue=1024,
             write_limit=UNSENT_MAX_BYTES,
             open_timeout=open_timeout_s,
             close_timeout=CLOSE_WAIT_S,
@@ -271,15 +316,45 @@ async def open_connection(
 
 
 class _Socket(ClientConnection):
-    """The library's connection, with an ear at each frame and a limit to what it leaves unsent."""
+    """The library's connection, which hands each message over as it comes, and limits what it leaves unsent.
 
-    on_event: Callable[[], None] | None = None
-    _ending = False
+    The library's own way, a queue and a coroutine that waits for it, costs as much again as reading the frame.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_event: Callable[[], None] | None = None
+        self.on_message: Callable[[bytes], None] | None = None
+        self._fragments: list[bytes] = []
+        self._early: list[bytes] = []
+        """What came between the handshake and ``listen``: no more than one read of the socket or two."""
+        self._ending = False
+
+    def listen(self, on_event: Callable[[], None], on_message: Callable[[bytes], None]) -> None:
+        """Call ``on_event`` at each frame, ping and pong, ``on_message`` with each message, from the first on."""
+        self.on_event, self.on_message = on_event, on_message
+        early, self._early = self._early, []
+        for raw in early:
+            on_message(raw)
 
     def process_event(self, event: Event) -> None:
-        super().process_event(event)
+        if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+            super().process_event(event)
+        elif event.fin and not self._fragments:
+            self._heard_whole(bytes(event.data))
+        else:
+            self._fragments.append(bytes(event.data))
+            if event.fin:
+                whole, self._fragments = b"".join(self._fragments), []
+                self._heard_whole(whole)
         if self.on_event is not None:
             self.on_event()
+
+    def _heard_whole(self, raw: bytes) -> None:
+        if self.on_message is None:
+            self._early.append(raw)
+        else:
+            self.on_message(raw)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -337,7 +412,3 @@ def _origin(url: str) -> str:
     except ValueError:
         return "an unreadable address"
     return f"{parts.scheme}://{parts.hostname or ''}{port}"
-
-
-def _size_bytes(received: Received) -> int:
-    return len(received.raw) + FRAME_OVERHEAD_BYTES

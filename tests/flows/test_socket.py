@@ -22,6 +22,7 @@ from ledger.wire.socket import (
     BATCH_MAX_BYTES,
     FRAME_OVERHEAD_BYTES,
     READ_AHEAD_MAX,
+    READ_AT_ONCE_MAX,
     BufferFull,
     Connection,
     FrameBuffer,
@@ -115,19 +116,51 @@ def test_a_batch_ends_before_it_grows_without_bound() -> None:
         (1024 * 1024, 20, BATCH_MAX_BYTES // (1024 * 1024 + FRAME_OVERHEAD_BYTES)),
     ],
 )
-def test_what_arrives_is_read_at_once_but_for_no_more_than_a_little(size: int, count: int, read_ahead: int) -> None:
+async def test_what_arrives_is_read_at_once_but_for_no_more_than_a_little(
+    size: int, count: int, read_ahead: int
+) -> None:
     """While the database is away frames wait as bytes: read, they would take several times the room."""
     session = uuid4()
-    buffer = FrameBuffer(read=lambda received: f"entry {received.frame_no}")
+    read: list[int] = []
+
+    def note(received: Received) -> str:
+        read.append(received.frame_no)
+        return f"entry {received.frame_no}"
+
+    buffer = FrameBuffer(read=note)
     for number in range(1, count + 1):
         buffer.put(frame(session, number, bytes(size)))
+    assert read == list(range(1, read_ahead + 1))
 
-    waiting = drained(buffer)
+    taken = drained(buffer)
 
-    assert [one.entry for one in waiting[:read_ahead]] == [f"entry {n}" for n in range(1, read_ahead + 1)]
-    assert [one.entry for one in waiting[read_ahead:]] == [None] * (count - read_ahead)
+    assert [one.entry for one in taken] == [f"entry {n}" for n in range(1, count + 1)]
+    assert read == list(range(1, count + 1)), "each once, in order"
     buffer.put(frame(session, count + 1))
-    assert drained(buffer)[0].entry == f"entry {count + 1}"
+    assert read[-1] == count + 1
+    await asyncio.sleep(0)  # what take() asked of the loop finds nothing to do
+
+
+async def test_what_waited_is_read_while_those_before_are_written() -> None:
+    """A database that was slow for a moment is not made slower by reading between its calls."""
+    session = uuid4()
+    read: list[int] = []
+
+    def note(received: Received) -> int:
+        read.append(received.frame_no)
+        return received.frame_no
+
+    buffer = FrameBuffer(read=note)
+    for number in range(1, READ_AHEAD_MAX + 501):
+        buffer.put(frame(session, number))
+    assert len(read) == READ_AHEAD_MAX
+
+    buffer.take(300)
+    assert len(read) == READ_AHEAD_MAX
+    for _ in range(300 // READ_AT_ONCE_MAX):
+        await asyncio.sleep(0)
+
+    assert read == list(range(1, READ_AHEAD_MAX + 301))
 
 
 async def test_waiting_ends_with_a_frame_a_wake_or_the_time() -> None:

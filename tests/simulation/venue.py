@@ -79,16 +79,21 @@ class Wire:
         self.silent = False
         self.deaf = False
         self.open = True
-        self.on_event: Callable[[], None] | None = None
         self._venue = venue
-        self._arrived: deque[bytes] = deque()
+        self._on_event: Callable[[], None] | None = None
+        self._on_message: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
         self._over: ConnectionClosed | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._lost: asyncio.Future[None] = venue.loop.create_future()
         self._last_due_s = 0.0
         self._all_due_s = 0.0
 
     @property
     def transport(self) -> Wire:
+        return self
+
+    @property
+    def protocol(self) -> Wire:
         return self
 
     # --- the venue's end
@@ -118,13 +123,19 @@ class Wire:
 
     # --- the process's end, as the library's connection
 
-    async def recv(self, decode: bool | None = None) -> bytes:
-        while not self._arrived:
-            if self._over is not None:
-                raise self._over
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._arrived.popleft()
+    def listen(self, on_event: Callable[[], None], on_message: Callable[[bytes], None]) -> None:
+        self._on_event, self._on_message = on_event, on_message
+        early, self._early = self._early, []
+        for raw in early:
+            on_message(raw)
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._lost)
+
+    @property
+    def close_exc(self) -> ConnectionClosed:
+        assert self._over is not None
+        return self._over
 
     async def ping(self) -> None:
         if self._over is not None:
@@ -167,24 +178,27 @@ class Wire:
             self.open = False
             self._end(ConnectionClosedError(None, Close(1009, "")))
             return
-        self._arrived.append(raw)
-        self._stir()
+        if self._on_message is None:
+            self._early.append(raw)
+        else:
+            self._on_message(raw)
+        self._heard()
         self.process.touch("frame came")
 
     def _pong(self) -> None:
         if self._over is None and not self.silent:
-            self._stir()
+            self._heard()
 
     def _end(self, why: ConnectionClosed) -> None:
         if self._over is None:
             self._over = why
-            self._stir()
+            self._lost.set_result(None)
+            if why.rcvd is not None:
+                self._heard()
 
-    def _stir(self) -> None:
-        if self.on_event is not None:
-            self.on_event()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _heard(self) -> None:
+        if self._on_event is not None:
+            self._on_event()
 
 
 class Venue:
