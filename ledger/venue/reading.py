@@ -12,7 +12,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -40,11 +39,16 @@ MaybeMs = Annotated[int, msgspec.Meta(le=LAST_MS)]
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
-@dataclass(frozen=True, slots=True)
 class Number:
-    """A number with a point or exponent, or NaN, as written. No field of this venue is one: it fits nowhere."""
+    """A number with a point or exponent, or NaN, as written. No field of this venue is one: it fits nowhere.
 
-    text: str
+    Not a dataclass, which the encoder in ``parse`` would write in more characters than were read.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 class Doubled(dict[str, Any]):
@@ -60,11 +64,14 @@ def parse(raw: bytes) -> tuple[object, bool]:
     """
     try:
         tree, doubtful = _decoded(raw)
-        # Each separator is a comma, so as many commas as the decoded tree needs leave none for a repeated
-        # key. Only when the count differs (a comma within a text, or a double) is every key looked at.
-        if raw.count(b",") != _separators(tree, raw) and not doubtful:
+        if doubtful:
+            return tree, True
+        # What was read takes as many characters as it came in, so nothing was left out, no repeated key either. Other-
+        # wise, each separator is a comma, and as many commas as the tree needs leave none for a repeated key. Only when
+        # their count differs too (a comma within a text, or a double) is every key looked at.
+        if not _is_compact(tree, raw) and raw.count(b",") != _separators(tree, _NESTED_MAX):
             return _closely(raw), True
-        return tree, doubtful or b"\\u" in raw
+        return tree, b"\\" in raw and b"\\u" in raw
     except RecursionError:
         raise UnreadableFrame(f"expected JSON, got one nested deeper than {_NESTED_MAX}") from None
     except ValueError as error:
@@ -160,6 +167,7 @@ def known_ms(ms: int | None) -> int | None:
 
 
 _DECODER = msgspec.json.Decoder(float_hook=Number)
+_ENCODER = msgspec.json.Encoder()
 _NESTED_MAX = 32
 _NAME_MAX = 64
 _STEP = re.compile(r"(\w+)|\[(\d+)\]")
@@ -179,15 +187,21 @@ def _closely(raw: bytes) -> object:
     return json.loads(raw.decode(), object_pairs_hook=_object, parse_float=Number, parse_constant=Number)
 
 
-def _separators(tree: object, raw: bytes) -> int:
-    """How many commas it takes to write ``tree``, which was read from ``raw``."""
-    if isinstance(tree, dict) and raw.count(b"{") == 1 and b"[" not in raw:
-        return max(len(tree) - 1, 0)  # flat, as every executionReport is
-    return _nested_separators(tree, _NESTED_MAX)
+def _is_compact(tree: object, raw: bytes) -> bool:
+    """Whether ``tree``, written as short as it can be, is as long as ``raw``, and too small to be nested too deep.
+
+    Nothing is written longer than it came.
+    """
+    if raw.count(b"{") + raw.count(b"[") > _NESTED_MAX:
+        return False
+    try:
+        return len(_ENCODER.encode(tree)) == len(raw)
+    except (TypeError, OverflowError):
+        return False  # a Number, or an int of more than 64 bits: fit for no field
 
 
-def _nested_separators(tree: object, room: int) -> int:
-    """The same at any depth. Raises RecursionError when ``tree`` is nested beyond ``room``."""
+def _separators(tree: object, room: int) -> int:
+    """How many commas it takes to write ``tree``. Raises RecursionError when it is nested beyond ``room``."""
     if room == 0:
         raise RecursionError
     if isinstance(tree, dict):
@@ -200,7 +214,7 @@ def _nested_separators(tree: object, room: int) -> int:
     for value in values:
         kind = type(value)
         if kind is dict or kind is list:
-            commas += _nested_separators(value, room - 1)
+            commas += _separators(value, room - 1)
     return commas
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from ledger.errors import UnreadableFrame
-from ledger.facts.decimals import is_negative, is_zero
+from ledger.facts.decimals import is_negative, is_zero, non_negative
 from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Transfer
 from ledger.venue.frames import AccountPosition, BalanceUpdate, Event, ExecutionReport, Frame
 from ledger.venue.reading import amount, known_amount, known_id, known_ms, needed_amount, signed, subject, told_fee
@@ -116,15 +116,16 @@ def _fill(report: ExecutionReport, qty: Exact) -> Fill:
 
 def _account_position(position: AccountPosition) -> list[Fact]:
     as_of_ms = position.u or position.E
-    return [
-        Balance(
-            asset=holding.a,
-            free=needed_amount(f"B[{index}].f", holding.f),
-            locked=needed_amount(f"B[{index}].l", holding.l),
-            as_of_ms=as_of_ms,
-        )
-        for index, holding in enumerate(position.B)
-    ]
+    try:
+        return [
+            Balance(asset=one.a, free=non_negative(one.f), locked=non_negative(one.l), as_of_ms=as_of_ms)
+            for one in position.B
+        ]
+    except ValueError:
+        for index, one in enumerate(position.B):
+            needed_amount(f"B[{index}].f", one.f)
+            needed_amount(f"B[{index}].l", one.l)
+        raise
 
 
 def _balance_update(update: BalanceUpdate) -> list[Fact]:
