@@ -7,6 +7,7 @@ goes on where this one was: its steps move in the same transaction as the rows. 
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,7 +31,7 @@ from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.venue import capabilities, requests, rest_pages
 from ledger.venue.capabilities import Capabilities
 from ledger.venue.requests import Request
-from ledger.venue.rest_pages import Page
+from ledger.venue.rest_pages import Page, Part
 from ledger.wire.clock import Clock
 from ledger.wire.http import VenueHttp
 from ledger.wire.postgres import Writer, is_refusal, refusal
@@ -45,7 +46,7 @@ VOTE_AFTER_S = 5.0
 FAILURE_PAUSE_MAX_S = 60.0
 KEY_PAUSE_S = 300.0
 """A refused key is tried again this seldom: a person must look."""
-ROWS_PER_CALL_MAX = 50
+ROWS_PER_CALL_MAX = 25
 """Rows of an answer that are applied at once: a live frame of the account waits no longer than these take."""
 REQUESTS_PER_WALK_MAX = 1_000_000
 UNREADABLE_ANSWERS_MAX = 3
@@ -98,13 +99,17 @@ def time_left_s(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An answer as it came: what was asked, when (venue clock), and for the account the newest seq at that moment."""
+    """An answer as it came: what was asked, when (venue clock), and for the account the newest seq at that moment.
+
+    ``parts``: the same in parts, each with what it says.
+    """
 
     kind: str
     question: str
     asked_ms: int
     body: bytes
     asked_seq: int | None = None
+    parts: tuple[tuple[Part, Page], ...] = ()
 
 
 @dataclass(slots=True)
@@ -507,7 +512,8 @@ class Reconciler:
             answer = await self._http.send_patiently(request)
             told = Told(request.kind, request.question, answer.asked_ms, answer.body, asked_seq)
             try:
-                return told, rest_pages.read(request, answer.body)
+                told = replace(told, parts=await _read(request, answer.body))
+                return told, rest_pages.joined([said for _, said in told.parts])
             except UnreadableFrame as error:
                 if attempt == UNREADABLE_ANSWERS_MAX:
                     await self._apply(told, (), str(error), gap)
@@ -528,16 +534,15 @@ class Reconciler:
 
         Live frames of the account go in between. Both come with the last part: broken off before, it is asked again.
         """
-        parts = rest_pages.parts(told.question, told.body, page, ROWS_PER_CALL_MAX)
-        for part in parts:
-            is_last = part is parts[-1]
+        for place, (part, said) in enumerate(told.parts, start=1):
+            is_last = place == len(told.parts)
             set_aside = [
-                Doubt("rest_row", f"{part.question} row {row.index}", None, row.problem) for row in part.set_aside
+                Doubt("rest_row", f"{part.question} row {row.index}", None, row.problem) for row in said.set_aside
             ]
             applied = await self._apply(
                 replace(told, question=part.question, body=part.body),
-                (*part.facts, *set_aside, *(doubts if is_last else ())),
-                f"{len(set_aside)} of {part.rows} rows set aside" if set_aside else None,
+                (*said.facts, *set_aside, *(doubts if is_last else ())),
+                f"{len(set_aside)} of {said.rows} rows set aside" if set_aside else None,
                 gap,
                 step if is_last else None,
             )
@@ -740,3 +745,12 @@ class Reconciler:
     async def _report(self, error: VenueError) -> None:
         log.error("reconcile cannot go on now", account=self._account, error=str(error))
         await self._writer.run(lambda conn: coverage.set_error(conn, self._account, str(error)))
+
+
+async def _read(request: Request, body: bytes) -> tuple[tuple[Part, Page], ...]:
+    """The answer in parts, each read; in between others have their turn. Raises UnreadableFrame."""
+    read: list[tuple[Part, Page]] = []
+    for part in rest_pages.parts(request, body, ROWS_PER_CALL_MAX):
+        read.append((part, rest_pages.read_part(request, part)))
+        await asyncio.sleep(0)
+    return tuple(read)

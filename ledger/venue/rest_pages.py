@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import msgspec
@@ -94,15 +95,11 @@ class Page:
 class Part:
     """Some rows of an answer, in order: the ``body`` of all its parts, one after the other, is the answer as it came.
 
-    ``question`` names the rows where the answer has more than one part. ``facts`` and ``set_aside`` are those of its
-    rows; the places of ``set_aside`` count from the part's first row.
+    ``question`` names the rows where the answer has more than one part.
     """
 
     question: str
     body: bytes
-    rows: int
-    facts: tuple[Fact, ...]
-    set_aside: tuple[SetAside, ...]
 
 
 class OrderRow(msgspec.Struct, frozen=True):
@@ -188,31 +185,30 @@ def read(request: Request, body: bytes) -> Page:
         raise UnreadableFrame(f"{request.method} {request.path}: {error}") from None
 
 
+def read_part(request: Request, part: Part) -> Page:
+    """What a part of the answer to ``request`` says; places count from its first row. Raises as ``read`` does."""
+    return read(request, _as_answer(part))
+
+
 def read_kept(kind: str, question: str, body: bytes) -> Page:
     """What an answer, or a part of one, says that was kept with its question.
 
     Raises UnreadableFrame as ``read`` does, ValueError when ``question`` is none.
     """
-    rows = requests.rows_of(question)
-    if rows is not None:
-        inner = body.strip()
-        inner = inner.removeprefix(b"[") if rows.first == 0 else inner
-        inner = inner.removesuffix(b"]") if rows.last == rows.total - 1 else inner
-        body = b"[" + inner.strip().removesuffix(b",") + b"]"
-    return read(requests.from_question(kind, question), body)
+    return read_part(requests.from_question(kind, question), Part(question, body))
 
 
-def parts(question: str, body: bytes, page: Page, rows_max: int) -> list[Part]:
-    """The answer to ``question`` that was read as ``page``, in parts of at most ``rows_max`` rows.
+def parts(request: Request, body: bytes, rows_max: int) -> list[Part]:
+    """The answer to ``request`` in parts of at most ``rows_max`` rows.
 
     One part, the whole, where it is no list, has no more rows than that, or cannot be cut as it stands.
     """
-    whole = [Part(question, body, page.rows, page.facts, page.set_aside)]
-    if page.rows <= rows_max or len(page.facts) + len(page.set_aside) != page.rows:
-        return whole
+    whole = [Part(request.question, body)]
     try:
         rows = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return whole
+    if len(rows) <= rows_max:
         return whole
     starts = []
     at = 0
@@ -221,21 +217,33 @@ def parts(question: str, body: bytes, page: Page, rows_max: int) -> list[Part]:
         at = body.index(text, at)
         starts.append(at)
         at += len(text)
-    facts = iter(page.facts)
-    aside = {row.index: row for row in page.set_aside}
     told = []
     for first in range(0, len(rows), rows_max):
         past = min(first + rows_max, len(rows))
-        told.append(
-            Part(
-                requests.with_rows(question, Rows(first, past - 1, len(rows))),
-                body[starts[first] if first else 0 : starts[past] if past < len(rows) else len(body)],
-                past - first,
-                tuple(next(facts) for index in range(first, past) if index not in aside),
-                tuple(SetAside(index - first, aside[index].problem) for index in range(first, past) if index in aside),
-            )
-        )
+        start, end = starts[first] if first else 0, starts[past] if past < len(rows) else len(body)
+        told.append(Part(requests.with_rows(request.question, Rows(first, past - 1, len(rows))), body[start:end]))
     return told
+
+
+def joined(pages: Sequence[Page]) -> Page:
+    """The answer whose parts say this, at least one."""
+    if len(pages) == 1:
+        return pages[0]
+    offsets = accumulate((page.rows for page in pages), initial=0)
+    return Page(
+        tuple(fact for page in pages for fact in page.facts),
+        sum(page.rows for page in pages),
+        tuple(
+            replace(row, index=offset + row.index)
+            for page, offset in zip(pages, offsets, strict=False)
+            for row in page.set_aside
+        ),
+        min((page.first_ms for page in pages if page.first_ms is not None), default=None),
+        max((page.last_ms for page in pages if page.last_ms is not None), default=None),
+        min((page.first_id for page in pages if page.first_id is not None), default=None),
+        max((page.last_id for page in pages if page.last_id is not None), default=None),
+        frozenset().union(*(page.fields for page in pages)),
+    )
 
 
 def error(status: int, body: bytes) -> tuple[int | None, str]:
@@ -404,6 +412,17 @@ _READERS: dict[str, Callable[[Request, object, bool], Page]] = {
     "time": _time,
 }
 _SECRET = re.compile(r"(?i)(signature|listenKey|apikey)([\"']?\s*[=:]\s*[\"']?)[^\s&\"']+")
+
+
+def _as_answer(part: Part) -> bytes:
+    """The part's rows as an answer of their own."""
+    rows = requests.rows_of(part.question)
+    if rows is None:
+        return part.body
+    inner = part.body.strip()
+    inner = inner.removeprefix(b"[") if rows.first == 0 else inner
+    inner = inner.removesuffix(b"]") if rows.last == rows.total - 1 else inner
+    return b"[" + inner.strip().removesuffix(b",") + b"]"
 
 
 def _rows(tree: object) -> list[Any]:

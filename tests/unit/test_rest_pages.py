@@ -13,7 +13,7 @@ from ledger.errors import UnreadableFrame
 from ledger.facts.types import Balance, Exact, Fill, Order, Settlement, Snapshot
 from ledger.venue import requests
 from ledger.venue.requests import Request
-from ledger.venue.rest_pages import Market, Page, SetAside, error, parts, read, read_kept
+from ledger.venue.rest_pages import Market, Page, SetAside, error, joined, parts, read, read_kept, read_part
 from tests.samples import PAYLOADS, REST, name
 
 ORDERS = requests.all_orders("BTCUSDT")
@@ -446,23 +446,21 @@ def test_an_answer_in_parts_is_the_answer(rows: list[Any], rows_max: int, indent
     body = b" " + json.dumps(rows, indent=indent).encode() + b"\n"
     whole = read(asked, body)
 
-    told = parts(asked.question, body, whole, rows_max)
+    told = parts(asked, body, rows_max)
+    said = [read_part(asked, part) for part in told]
 
     assert b"".join(part.body for part in told) == body
-    assert tuple(fact for part in told for fact in part.facts) == whole.facts
-    assert sum(len(part.set_aside) for part in told) == len(whole.set_aside)
-    assert [part.rows for part in told[:-1]] == [rows_max] * (len(told) - 1)
+    assert joined(said) == whole
+    assert [page.rows for page in said[:-1]] == [rows_max] * (len(told) - 1)
     assert len({part.question for part in told}) == len(told) == max(1, -(-len(rows) // rows_max))
-    for part in told:
-        again = read_kept(asked.kind, part.question, part.body)
-        assert (again.facts, again.set_aside, again.rows) == (part.facts, part.set_aside, part.rows)
+    assert [read_kept(asked.kind, part.question, part.body) for part in told] == said
 
 
 def test_the_question_of_a_part_names_its_rows() -> None:
     asked = requests.my_trades("BTCUSDT", limit=3)
     body = json.dumps([TRADE | {"id": n} for n in range(3)]).encode()
 
-    told = [(part.question, part.body[:1]) for part in parts(asked.question, body, read(asked, body), 2)]
+    told = [(part.question, part.body[:1]) for part in parts(asked, body, 2)]
 
     assert told == [
         ("GET#0-1/3 /api/v1/myTrades symbol=BTCUSDT&limit=3", b"["),
@@ -474,5 +472,5 @@ def test_what_is_told_as_a_whole_is_never_cut() -> None:
     account = json.dumps({"balances": [{"asset": f"A{n}", "free": "1", "locked": "0"} for n in range(9)]}).encode()
     no_json_in_parts = b'[{"id": NaN}, {"id": NaN}]'
     for asked, body in ((requests.account(), account), (requests.my_trades("BTCUSDT"), no_json_in_parts)):
-        (part,) = parts(asked.question, body, read(asked, body), 1)
+        (part,) = parts(asked, body, 1)
         assert (part.question, part.body) == (asked.question, body)
