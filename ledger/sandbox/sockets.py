@@ -68,6 +68,10 @@ class Socket:
             self.abort()
         return True
 
+    def send_framed(self, data: bytes | bytearray) -> None:
+        """Frames as ``framed`` laid them out, any number of them; nothing is looked at."""
+        self._writer.write(data)
+
     def ping(self) -> None:
         if self.is_open and not self.silent:
             self.heard_pong = False
@@ -92,3 +96,8 @@ class Socket:
                 self._writer.write(data)
             elif self._writer.can_write_eof():
                 self._writer.write_eof()
+
+
+def framed(payload: bytes) -> bytes:
+    """The text frame as it goes over the wire."""
+    return Frame(Opcode.TEXT, payload).serialize(mask=False)

@@ -85,17 +85,18 @@ async def _live(conn: Any, account: str, repeat: int, seconds: float) -> list[fl
 async def _walk(conn: Any, account: str, repeat: int, seconds: float) -> int:
     """Pages of the past of one market at the venue's pace, as the reconciler applies them. Returns how many."""
     session, memory = uuid4(), SessionMemory()
-    began_s = time.perf_counter()
     pages = int(seconds * PAGES_PER_S)
+    firsts = [5_000_000_000 + (repeat * 1_000 + page) * PAGE_ROWS for page in range(pages)]
+    bodies = [json.dumps([_trade(first + n) for n in range(PAGE_ROWS)]).encode() for first in firsts]
+    began_s = time.perf_counter()
     frame_no = 0
-    for page in range(pages):
-        body = json.dumps([_trade(5_000_000_000 + (repeat * 1_000 + page) * PAGE_ROWS + n) for n in range(PAGE_ROWS)])
+    for page, body in enumerate(bodies):
         await asyncio.sleep(max(0.0, began_s + page / PAGES_PER_S - time.perf_counter()))
         asked = requests.my_trades(SYMBOLS[0], start_ms=repeat * 1_000 + page)
-        told = rest_pages.read(asked, body.encode())
-        for part in rest_pages.parts(asked.question, body.encode(), told, ROWS_PER_CALL_MAX):
+        for part in rest_pages.parts(asked, body, ROWS_PER_CALL_MAX):
             frame_no += 1
-            entry = Entry(frame_no, _now_ms(), asked.kind, _now_ms(), part.body, None, part.facts)
+            said = rest_pages.read_part(asked, part)
+            entry = Entry(frame_no, _now_ms(), asked.kind, _now_ms(), part.body, None, said.facts)
             batch = apply.build(account, session, "rest", [entry], memory, question=part.question, lag_ms=10_000)
             await apply.apply(conn, batch)
     return pages
