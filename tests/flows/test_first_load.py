@@ -199,13 +199,13 @@ async def test_a_venue_that_ignores_its_filters_is_noticed_with_the_answer_that_
         async with mirroring(settings_for(sandbox), database_url):
             await gaps_closed(conn, 1)
         told = await conn.fetch(
-            "SELECT d.kind, d.subject, j.kind AS asked, length(j.raw) AS bytes FROM ledger_v1.discrepancies d"
-            " JOIN ledger_v1.journal j ON j.account = d.account AND j.seq = d.evidence_seq ORDER BY d.subject"
+            "SELECT d.kind, d.subject, j.kind AS asked, j.question FROM ledger_v1.discrepancies d"
+            " JOIN ledger.inbox j ON j.account = d.account AND j.seq = d.evidence_seq ORDER BY d.subject"
         )
         stuck = [row for row in told if row["kind"] == "history_unreachable"]
         assert {row["asked"] for row in stuck} == {"allOrders", "myTrades"}
         assert all("BTCUSDT: the venue ignores startTime" in row["subject"] for row in stuck)
-        assert all(row["bytes"] > 100_000 for row in told), "the evidence is the page"
+        assert all(row["question"].startswith("GET#975-999/1000 ") for row in told), "the evidence is the page, its end"
         walked = await conn.fetch("SELECT symbol FROM ledger_v1.coverage WHERE symbol <> '*'")
         assert "BTCUSDT" not in {row["symbol"] for row in walked}, "coverage would go past a hole"
         assert "ETHUSDT" in {row["symbol"] for row in walked}

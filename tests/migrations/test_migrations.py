@@ -37,6 +37,8 @@ UNASKED = {
     "prefer-bigint-over-int": "places in a frame, counts of one gap",
     "prefer-bigint-over-smallint": "ranks from -1 to 3",
     "require-concurrent-index-deletion": "in one transaction with the rest",
+    "ban-drop-constraint": "the same statement puts another in its place",
+    "constraint-missing-not-valid": "an upgrade reads the tables once",
     "ban-drop-function": "laid anew in the same transaction",
 }
 """Rules of squawk that do not fit here, and why."""
@@ -161,7 +163,7 @@ async def test_the_catalogue_shows_no_difference_either(conn: Any, empty_url: st
     migrated = [line for line in await shape(conn, SCHEMA) if not line.startswith(("CREATE OR REPLACE", "type", "c "))]
     migrated = [line for line in migrated if "order_standing" not in line]
     assert migrated == described
-    assert sum(" CHECK " in line for line in described) > 20
+    assert sum(" CHECK " in line for line in described) > 15
 
 
 async def test_down_leaves_nothing_and_up_again_gives_the_same(empty_url: str, empty: Any) -> None:

@@ -77,7 +77,7 @@ DOUBT = (
     "INSERT INTO ledger.discrepancies (account, discrepancy_id, kind, subject, residual, digest, evidence_seq,"
     " opened_at, seq) VALUES ('main', 1, '{}', 'USDT', 5, '', 4, now(), 4)"
 )
-UNCHECKED = "ALTER TABLE ledger.{0} DROP CONSTRAINT {0}_{1}_is_real; "
+UNCHECKED = "ALTER TABLE ledger.{0} DROP CONSTRAINT {0}_amounts_are_real; "
 BROKEN = [
     ("journal_is_gapless", "UPDATE ledger.accounts SET head_seq = 7", [("newest row", 5)]),
     ("journal_is_gapless", "DELETE FROM ledger.inbox WHERE seq = 2", [("after row 1", 3)]),
@@ -97,11 +97,11 @@ BROKEN = [
         " is_maker, executed_ms, source, state, doubt_executed, seq FROM ledger.fills",
         [("*", 3)],
     ),
-    ("amounts_are_real", UNCHECKED.format("fills", "price") + "UPDATE ledger.fills SET price = 'NaN'", [(FILL, 3)]),
-    ("amounts_are_real", UNCHECKED.format("fills", "fee") + "UPDATE ledger.fills SET fee = '-Infinity'", [(FILL, 3)]),
+    ("amounts_are_real", UNCHECKED.format("fills") + "UPDATE ledger.fills SET price = 'NaN'", [(FILL, 3)]),
+    ("amounts_are_real", UNCHECKED.format("fills") + "UPDATE ledger.fills SET fee = '-Infinity'", [(FILL, 3)]),
     (
         "amounts_are_real",
-        UNCHECKED.format("balances", "locked") + "UPDATE ledger.balances SET locked = -1 WHERE asset = 'BTC'",
+        UNCHECKED.format("balances") + "UPDATE ledger.balances SET locked = -1 WHERE asset = 'BTC'",
         [("balance BTC", 4)],
     ),
     ("fills_have_orders", f"DELETE FROM ledger.orders WHERE order_id = {ORDER_ID}", [(FILL, 3)]),
