@@ -260,7 +260,15 @@ BEGIN
         SELECT h.asset, h.base_ms, h.through_ms, h.vote, h.vote_at, u.seq IS NOT NULL AS unknown_market,
                CASE WHEN h.anew THEN v_base_seq ELSE h.seq END AS since_seq,
                -- What is not counted yet must be looked at again, so the seq looked through ends before it.
-               least(v_head, u.seq - 1, CASE WHEN h.anew THEN s.waiting ELSE n.waiting END - 1) AS seq,
+               least(v_head, u.seq - 1, CASE WHEN h.anew THEN s.waiting ELSE n.waiting END - 1, (
+                   SELECT min(o.seq) - 1 FROM ledger.orders o
+                   JOIN ledger.markets m ON m.account = o.account AND m.symbol = o.symbol
+                   WHERE o.account = p_account AND o.venue_executed_qty > o.fills_qty AND h.asset IN (m.base, m.quote)
+                     AND o.seq > CASE WHEN h.anew THEN v_base_seq ELSE h.seq END
+                     -- Where the venue does not tell when: some time before it was asked.
+                     AND coalesce(o.updated_ms, (SELECT i.venue_ms FROM ledger.inbox i
+                                                 WHERE i.account = o.account AND i.seq = o.seq)) > v_cut
+               )) AS seq,
                coalesce(h.base_total, (SELECT t.total FROM ledger.truth_at(p_account, h.asset, h.base_ms) t), 0)
                    AS base_total,
                CASE WHEN h.anew OR n.again THEN coalesce(s.amount, 0) ELSE h.effects + coalesce(n.amount, 0) END AS effects,

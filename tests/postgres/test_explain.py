@@ -332,6 +332,23 @@ async def test_a_known_missing_quantity_explains_the_base_asset_exactly(conn: An
     assert await judge.settle(2 * FAR_MS) == [("USDT", Decimal(50))], "a deposit after the hole is told as ever"
 
 
+@pytest.mark.parametrize("updated_ms", [T_MS + 50, None])
+async def test_a_missing_execution_known_before_the_balances_are_looked_at_that_far_explains_them(
+    conn: Any, updated_ms: int | None
+) -> None:
+    """REST was asked about the order during an outage, and the balances of a moment before were judged after that."""
+    judge = await begun(conn, held("BTC", "1"), held("USDT", "1000"))
+    walk = rest()
+    told = order("FILLED", side="BUY", price="100", orig_qty="1", executed_qty="1", updated_ms=updated_ms)
+    await apply.apply(conn, walk.batch(walk.entry(told, kind="order", venue_ms=T_MS + 60)))
+    for at_ms in (20, 40):
+        assert await judge.settle(at_ms) == []
+    await Session().tell(conn, held("BTC", "2", at_ms=50), held("USDT", "899.9", at_ms=50))
+
+    assert await judge.settle() == []
+    assert await rows(conn, SETTLED) == [("USDT", Decimal("-100.1"))]
+
+
 async def test_a_deposit_is_told_though_executions_are_missing_that_cannot_explain_it(conn: Any) -> None:
     judge = await begun(conn, held("USDT", "1000"))
     await rest().tell(
