@@ -325,7 +325,8 @@ class _Socket(ClientConnection):
         super().__init__(*args, **kwargs)
         self.on_event: Callable[[], None] | None = None
         self.on_message: Callable[[bytes], None] | None = None
-        self._fragments: list[bytes] = []
+        self._begun: bytearray | None = None
+        """A message of which more is to come; the library bounds its bytes, and empty fragments take no room."""
         self._early: list[bytes] = []
         """What came between the handshake and ``listen``: no more than one read of the socket or two."""
         self._ending = False
@@ -340,12 +341,13 @@ class _Socket(ClientConnection):
     def process_event(self, event: Event) -> None:
         if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
-        elif event.fin and not self._fragments:
+        elif event.fin and self._begun is None:
             self._heard_whole(bytes(event.data))
         else:
-            self._fragments.append(bytes(event.data))
+            self._begun = bytearray() if self._begun is None else self._begun
+            self._begun += event.data
             if event.fin:
-                whole, self._fragments = b"".join(self._fragments), []
+                whole, self._begun = bytes(self._begun), None
                 self._heard_whole(whole)
         if self.on_event is not None:
             self.on_event()

@@ -210,12 +210,14 @@ async def test_frames_are_kept_byte_for_byte_and_numbered_in_order() -> None:
 async def test_a_message_in_fragments_is_one_frame() -> None:
     async def handler(peer: ServerConnection) -> None:
         await peer.send([b'{"e":', b'"balance', b'Update"}'], text=True)
+        await peer.send([b"", *[b""] * 2_000, b"{", b"", b"}"], text=True)
+        await peer.send(b"[]", text=True)
 
     buffer = FrameBuffer()
     async with venue(handler) as url:
         await (await connected(url, buffer)).wait_closed()
 
-    assert [one.raw for one in drained(buffer)] == [b'{"e":"balanceUpdate"}']
+    assert [one.raw for one in drained(buffer)] == [b'{"e":"balanceUpdate"}', b"{}", b"[]"]
 
 
 async def test_the_socket_is_drained_though_nobody_empties_the_buffer() -> None:
