@@ -64,13 +64,13 @@ class Socket:
             return False
         self._protocol.send_text(payload)
         self._flush()
-        if self._writer.transport.get_write_buffer_size() > BACKLOG_BYTES_MAX:
-            self.abort()
+        self._bound_backlog()
         return True
 
     def send_framed(self, data: bytes | bytearray) -> None:
         """Frames as ``framed`` laid them out, any number of them; nothing is looked at."""
         self._writer.write(data)
+        self._bound_backlog()
 
     def ping(self) -> None:
         if self.is_open and not self.silent:
@@ -87,6 +87,10 @@ class Socket:
     def abort(self) -> None:
         """Cut the connection without a word."""
         self._writer.transport.abort()
+
+    def _bound_backlog(self) -> None:
+        if self._writer.transport.get_write_buffer_size() > BACKLOG_BYTES_MAX:
+            self.abort()
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send():
