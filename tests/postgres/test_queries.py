@@ -70,7 +70,7 @@ async def test_every_query_of_the_docs_gives_what_it_is_asked_for(stored: Any) -
 
 
 async def test_changes_are_followed_to_the_end_though_many_rows_are_of_one_seq(stored: Any) -> None:
-    """A page of REST is one journal row: more fills share its seq than a page of the answer holds."""
+    """What REST told in one journal row shares its seq: here more fills than a page of the answer holds."""
     await stored.execute("RESET ROLE")
     await stored.execute("UPDATE ledger.fills SET seq = 7000 WHERE account = 'a1' AND first_seq % 4 = 0")
     sql = QUERIES["What changed since"].replace("LIMIT 1000", "LIMIT 500")
