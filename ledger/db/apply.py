@@ -15,8 +15,9 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.facts.identity import SessionMemory, stream_key
-from ledger.facts.types import Balance, Doubt, Fact, Fill, Order, Resolution, Settlement, Snapshot, Transfer
+from ledger.db.rows import BalanceRow, FillRow, Laid, OrderRow, lay
+from ledger.facts.identity import SessionMemory
+from ledger.facts.types import Doubt, Fact, Resolution, Settlement, Snapshot, Transfer
 
 _ARGUMENTS = 22
 _PLACES = ", ".join(f"${n}" for n in range(1, _ARGUMENTS + 1))
@@ -27,6 +28,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     ``received_ms`` is this machine's clock; ``venue_ms`` the event's own time, or when a REST question was asked.
     ``problem`` says why it could not be understood (then ``facts`` is empty) or what else is odd about it.
+    ``laid`` are the facts laid out, where that was done beforehand; else ``build`` does it.
     """
 
     frame_no: int
@@ -36,6 +38,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     problem: str | None
     facts: tuple[Fact, ...]
+    laid: tuple[Laid, ...] | None = None
 
 
 Row = tuple[Any, ...]
@@ -46,14 +49,14 @@ class Batch:
     """One call of ``ledger.apply``, counted and ready; send it as often as needed.
 
     ``frames`` are numbered one after the other. ``orders``, ``fills`` and ``balances`` are rows of the types
-    ledger.told_* in apply.sql and begin with the place (1 …) of their frame in ``frames``.
+    ledger.told_* in apply.sql, as text, and begin with the place (1 …) of their frame in ``frames``.
     """
 
     header: Row
     frames: tuple[Entry, ...]
-    orders: tuple[Row, ...]
-    fills: tuple[Row, ...]
-    balances: tuple[Row, ...]
+    orders: tuple[str, ...]
+    fills: tuple[str, ...]
+    balances: tuple[str, ...]
     rare: dict[str, Any]
 
     def arguments(self, fence: int | None) -> Row:
@@ -92,12 +95,13 @@ class Batch:
 
     def without_facts(self, problem: str) -> Batch:
         """The frames alone, marked with ``problem``: kept, not understood."""
-        frames = tuple(msgspec.structs.replace(frame, problem=problem, facts=()) for frame in self.frames)
+        frames = tuple(msgspec.structs.replace(frame, problem=problem, facts=(), laid=None) for frame in self.frames)
         return Batch(self.header, frames, (), (), (), {})
 
     def _only(self, place: int) -> Batch:
-        def here(rows: tuple[Row, ...]) -> tuple[Row, ...]:
-            return tuple((1, *row[1:]) for row in rows if row[0] == place)
+        def here(rows: tuple[str, ...]) -> tuple[str, ...]:
+            start = f"({place},"
+            return tuple(f"(1,{row.removeprefix(start)}" for row in rows if row.startswith(start))
 
         rare = {
             name: [{**fact, "frame": 1} for fact in facts if fact["frame"] == place]
@@ -169,21 +173,25 @@ def build(
     """
     frames = tuple(entries)
     assert not frames or frames[-1].frame_no - frames[0].frame_no == len(frames) - 1, "frames of a batch have no holes"
-    orders: list[Row] = []
-    fills: list[Row] = []
-    balances: list[Row] = []
+    orders: list[str] = []
+    fills: list[str] = []
+    balances: list[str] = []
     rare: dict[str, Any] = {}
     for frame, entry in enumerate(frames, start=1):
-        for index, fact in enumerate(entry.facts, start=1):
+        for fact in lay(entry.facts) if entry.laid is None else entry.laid:
             match fact:
-                case Order():
-                    orders.append(_order_row(frame, fact))
-                case Fill():
-                    fills.append(_fill_row(frame, index, fact, memory))
-                case Balance():
+                case OrderRow():
+                    orders.append(fact.text(frame))
+                case FillRow():
+                    ordinal = None if fact.key is None else memory.ordinal(fact.key, once=fact.once)
+                    fills.append(fact.text(frame, ordinal))
+                case BalanceRow():
+                    # Without a clock of the venue the time of arrival orders the states of the one session that may
+                    # write them.
                     if clockless and fact.as_of_ms is None:
                         continue
-                    balances.append(_balance_row(frame, fact, entry.received_ms, memory))
+                    as_of_ms = entry.received_ms if fact.as_of_ms is None else fact.as_of_ms
+                    balances.append(fact.text(frame, as_of_ms, memory.version(fact.asset, fact.value, as_of_ms)))
                 case Snapshot():
                     held = [{"asset": b.asset, "free": b.free, "locked": b.locked} for b in fact.balances]
                     rare.setdefault("snapshots", []).append(
@@ -254,54 +262,3 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
 def call(schema: str = "ledger") -> str:
     """The statement that hands ``Batch.arguments`` to the apply function of this schema."""
     return f"SELECT * FROM {schema}.apply({_PLACES})"
-
-
-def _order_row(frame: int, order: Order) -> Row:
-    return (
-        frame,
-        order.symbol,
-        order.order_id,
-        order.status,
-        order.side,
-        order.type,
-        order.time_in_force,
-        order.client_order_id,
-        order.price,
-        order.orig_qty,
-        order.executed_qty,
-        order.executed_quote,
-        order.created_ms,
-        order.updated_ms,
-        order.decides,
-    )
-
-
-def _fill_row(frame: int, index: int, fill: Fill, memory: SessionMemory) -> Row:
-    key = ordinal = None
-    if fill.trade_id is None:
-        key = stream_key(fill)
-        ordinal = memory.ordinal(key, once=fill.status == "FILLED")
-    return (
-        frame,
-        index,
-        fill.symbol,
-        fill.order_id,
-        fill.trade_id,
-        key,
-        ordinal,
-        fill.side,
-        fill.price,
-        fill.qty,
-        fill.quote_qty,
-        fill.fee,
-        fill.fee_asset,
-        fill.is_maker,
-        fill.executed_ms,
-    )
-
-
-def _balance_row(frame: int, balance: Balance, received_ms: int, memory: SessionMemory) -> Row:
-    # Without a clock of the venue the time of arrival orders the states of the one session that may write them.
-    as_of_ms = received_ms if balance.as_of_ms is None else balance.as_of_ms
-    k = memory.version(balance, as_of_ms)
-    return (frame, balance.asset, balance.free, balance.locked, as_of_ms, k)

@@ -316,9 +316,8 @@ BEGIN
 END
 $$;
 
--- What the frames of a batch say, each naming its frame by its place (1 …). One array of rows costs a sixth of an array a
--- column, on both sides of the connection; of few columns, as the frames have, it costs more. Types stay once made: a
--- service that is running has their numbers in hand. Another shape takes a migration.
+-- What the frames of a batch say, each naming its frame by its place (1 …); they come as text, a row each (rows.py).
+-- Another shape of a type takes a migration.
 DO $$
 BEGIN
     IF to_regtype('ledger.told_order') IS NULL THEN
@@ -358,7 +357,7 @@ CREATE FUNCTION ledger.apply(
     p_clockless boolean, p_lag_ms bigint, p_walk jsonb, p_through_ms bigint, p_fence bigint,
     p_frame_no bigint, p_received_ms bigint[], p_kinds text[], p_venue_ms bigint[], p_problems text[], p_raw bytea,
     p_ends integer[],
-    p_orders ledger.told_order[], p_fills ledger.told_fill[], p_balances ledger.told_balance[], p_rare jsonb,
+    p_orders text[], p_fills text[], p_balances text[], p_rare jsonb,
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
     OUT others_changed integer, OUT repeated boolean, OUT digest bytea
 )
@@ -380,6 +379,9 @@ DECLARE
     v_conflicts jsonb;
     v_settled jsonb;
     v_fill ledger.told_fill;
+    v_orders ledger.told_order[] := p_orders::ledger.told_order[];
+    v_fills ledger.told_fill[] := p_fills::ledger.told_fill[];
+    v_balances ledger.told_balance[] := p_balances::ledger.told_balance[];
     r record;
 BEGIN
     fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
@@ -406,11 +408,11 @@ BEGIN
                           AND w.body_sha256 = v_hash);
     END IF;
 
-    IF p_fills IS NOT NULL THEN
+    IF v_fills IS NOT NULL THEN
         WITH f AS (
             SELECT DISTINCT ON (u.symbol, u.order_id, u.trade_id, u.key, u.ordinal)
                    u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.ordinality AS n
-            FROM unnest(p_fills) WITH ORDINALITY AS u
+            FROM unnest(v_fills) WITH ORDINALITY AS u
             ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.ordinality
         ), known AS (
             -- The first row from the key on, in the order of the one index that knows it (see the orders below).
@@ -439,8 +441,8 @@ BEGIN
                OR (bool_or(k.trade_id IS NULL) AND bool_or(k.trade_id IS NOT NULL))
         INTO v_fresh, v_pairing FROM known k;
         -- What is not fresh meets a row: its own of before, or the first of its doubles in this batch.
-        IF coalesce(array_length(v_fresh, 1), 0) < array_length(p_fills, 1) THEN
-            SELECT array_agg(n ORDER BY n) INTO v_met FROM generate_subscripts(p_fills, 1) n
+        IF coalesce(array_length(v_fresh, 1), 0) < array_length(v_fills, 1) THEN
+            SELECT array_agg(n ORDER BY n) INTO v_met FROM generate_subscripts(v_fills, 1) n
             WHERE v_fresh IS NULL OR n <> ALL (v_fresh);
         END IF;
 
@@ -456,7 +458,7 @@ BEGIN
                        u.fee::numeric, u.fee_asset, u.maker, u.ms, p_source,
                        CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END,
                        v_head + u.frame
-                FROM unnest(p_fills) WITH ORDINALITY AS u
+                FROM unnest(v_fills) WITH ORDINALITY AS u
                 WHERE u.ordinality = ANY (v_fresh)
                 ORDER BY u.symbol, u.order_id, u.trade_id, u.key, u.ordinal
                 RETURNING symbol, order_id, qty, quote_qty, state, seq
@@ -470,7 +472,7 @@ BEGIN
             INTO fills_new, v_sums FROM sums s;
         ELSIF v_fresh IS NOT NULL THEN
             FOREACH v_rows IN ARRAY v_fresh LOOP
-                v_fill := p_fills[v_rows];
+                v_fill := v_fills[v_rows];
                 IF ledger.land_fill(
                     p_account, p_source, v_head + v_fill.frame, v_fill.index, v_fill.symbol, v_fill.order_id,
                     v_fill.trade_id, v_fill.key, v_fill.ordinal, v_fill.side, v_fill.price::numeric, v_fill.qty::numeric,
@@ -487,7 +489,7 @@ BEGIN
         IF v_met IS NOT NULL THEN
             FOR r IN
                 SELECT u.*, t.first_seq, t.first_index
-                FROM unnest(p_fills) WITH ORDINALITY AS u
+                FROM unnest(v_fills) WITH ORDINALITY AS u
                 CROSS JOIN LATERAL (
                     SELECT a.* FROM ledger.fills a WHERE a.account = p_account AND a.symbol = u.symbol
                     AND a.order_id = u.order_id AND a.trade_id = u.trade_id
@@ -537,7 +539,7 @@ BEGIN
     -- for it, it is provisional again.
     IF v_pairing AND v_fresh IS NOT NULL THEN
         UPDATE ledger.fills t SET state = 'provisional', doubt_executed = NULL
-        FROM (SELECT DISTINCT u.symbol, u.order_id FROM unnest(p_fills) AS u
+        FROM (SELECT DISTINCT u.symbol, u.order_id FROM unnest(v_fills) AS u
               WHERE u.trade_id IS NOT NULL) k
         JOIN ledger.orders o ON o.account = p_account AND o.symbol = k.symbol AND o.order_id = k.order_id
         WHERE t.account = p_account AND t.symbol = k.symbol AND t.order_id = k.order_id AND t.trade_id IS NULL
@@ -553,7 +555,7 @@ BEGIN
                     AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed') AS qty,
                    (SELECT coalesce(sum(f.quote_qty), 0) FROM ledger.fills f WHERE f.account = p_account
                     AND f.symbol = k.symbol AND f.order_id = k.order_id AND f.state = 'confirmed') AS quote
-            FROM (SELECT u.symbol, u.order_id, u.frame FROM unnest(p_fills) AS u
+            FROM (SELECT u.symbol, u.order_id, u.frame FROM unnest(v_fills) AS u
                   UNION ALL
                   SELECT s ->> 'symbol', (s ->> 'id')::bigint, (s ->> 'frame')::integer
                   FROM jsonb_array_elements(v_settled) s) k
@@ -561,7 +563,7 @@ BEGIN
         ) t;
     END IF;
 
-    IF p_orders IS NOT NULL OR v_sums IS NOT NULL THEN
+    IF v_orders IS NOT NULL OR v_sums IS NOT NULL THEN
         WITH facts AS (
             SELECT u.symbol, u.order_id, u.frame, u.status, ledger.status_rank(u.status) AS rank,
                    (ledger.status_rank(u.status), u.decides AND ledger.status_rank(u.status) = 3,
@@ -570,7 +572,7 @@ BEGIN
                    u.side, u.type, u.tif, u.client,
                    u.price::numeric AS price, u.orig::numeric AS orig, u.executed::numeric AS executed,
                    u.quote::numeric AS quote, u.created, u.updated
-            FROM unnest(p_orders) AS u
+            FROM unnest(v_orders) AS u
         ), folded AS (
             SELECT f.symbol, f.order_id, max(f.frame) AS frame,
                    (array_agg(f.standing ORDER BY f.standing DESC))[1] AS top,
@@ -631,7 +633,7 @@ BEGIN
                 ORDER BY t.symbol, t.order_id LIMIT 1
             ) o ON o.symbol = coalesce(f.symbol, s.symbol) AND o.order_id = coalesce(f.order_id, s.order_id)
             -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
-            LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(p_fills) AS u
+            LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(v_fills) AS u
                 WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
         ), judged AS (
             -- The stream moved the order and told no executed quantity, and this answer may not know of that move yet.
@@ -716,13 +718,13 @@ BEGIN
             END LOOP;
         END IF;
         -- GET order decides between two terminal states, those told after its answer included.
-        IF v_conflicts IS NOT NULL OR (p_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(p_orders) AS u)) THEN
+        IF v_conflicts IS NOT NULL OR (p_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(v_orders) AS u)) THEN
             UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(p_received_ms[1]), seq = v_head + 1,
                 resolution = 'GET order says ' || o.status
             FROM ledger.orders o
             WHERE d.account = p_account AND d.kind = 'terminal_conflict' AND d.resolved_at IS NULL
               AND o.account = p_account AND o.status_decided AND d.subject = concat_ws('/', o.symbol, o.order_id)
-              AND (o.symbol, o.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(p_orders) AS u);
+              AND (o.symbol, o.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
         END IF;
@@ -730,16 +732,16 @@ BEGIN
             UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(p_received_ms[1]), seq = v_head + 1,
                 resolution = 'the venue knows the order again'
             WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
-              AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(p_orders) AS u);
+              AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
         END IF;
     END IF;
 
-    IF p_balances IS NOT NULL THEN
+    IF v_balances IS NOT NULL THEN
         WITH p AS (
             SELECT u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, max(u.k) AS k, max(u.frame) AS frame
-            FROM unnest(p_balances) AS u
+            FROM unnest(v_balances) AS u
             GROUP BY 1, 2, 3, 4
         ), hist AS (
             INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
@@ -763,7 +765,7 @@ BEGIN
         SELECT (SELECT count(*) FROM hist) + (SELECT count(*) FROM put) INTO v_rows;
         others_changed := others_changed + v_rows;
         -- A position between two snapshots, even one that lost by its clock, makes the first of them stale.
-        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset IN (SELECT u.asset FROM unnest(p_balances) AS u);
+        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset IN (SELECT u.asset FROM unnest(v_balances) AS u);
     END IF;
 
     IF p_rare IS NOT NULL THEN

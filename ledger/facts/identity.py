@@ -10,7 +10,7 @@ import hashlib
 from uuid import UUID
 
 from ledger.facts.decimals import canonical
-from ledger.facts.types import Balance, Fill
+from ledger.facts.types import Balance, Exact, Fill
 
 REMEMBERED_MAX = 100_000
 """Fill contents and asset clocks one session remembers; the oldest go first. A frame repeated after that many others
@@ -32,12 +32,17 @@ def stream_key(fill: Fill) -> UUID:
     return UUID(bytes=hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).digest())
 
 
+def balance_value(balance: Balance) -> tuple[Exact, Exact]:
+    """What it says, whatever the spelling: free and locked."""
+    return canonical(balance.free), canonical(balance.locked)
+
+
 class SessionMemory:
     """What one session has said so far: counts equal fills and numbers equal clocks. Not shared between sessions."""
 
     def __init__(self) -> None:
         self._fills: dict[UUID, int] = {}
-        self._clocks: dict[str, tuple[int, list[tuple[str, str]]]] = {}
+        self._clocks: dict[str, tuple[int, list[tuple[Exact, Exact]]]] = {}
 
     def ordinal(self, key: UUID, *, once: bool) -> int:
         """Which of the equal frames this one is, from 1. ``once``: it happens once only (FILLED), so always 1."""
@@ -49,13 +54,12 @@ class SessionMemory:
             del self._fills[next(iter(self._fills))]
         return seen
 
-    def version(self, balance: Balance, as_of_ms: int) -> int:
-        """k of the version (clock, k): which distinct value of this asset and clock it is, from 1."""
-        value = (canonical(balance.free), canonical(balance.locked))
-        clock, values = self._clocks.get(balance.asset, (None, []))
+    def version(self, asset: str, value: tuple[Exact, Exact], as_of_ms: int) -> int:
+        """k of the version (clock, k): which distinct ``balance_value`` of this asset and clock it is, from 1."""
+        clock, values = self._clocks.get(asset, (None, []))
         if clock != as_of_ms:
             values = []
-            self._clocks[balance.asset] = (as_of_ms, values)
+            self._clocks[asset] = (as_of_ms, values)
         if value not in values:
             values.append(value)
         return values.index(value) + 1

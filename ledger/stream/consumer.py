@@ -23,6 +23,7 @@ import structlog
 from ledger.db import apply, coverage, reads
 from ledger.db.apply import Batch, Entry
 from ledger.db.coverage import Gap
+from ledger.db.rows import lay
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fact
@@ -96,8 +97,11 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def read(received: Received) -> Entry:
-    """One journal row to be, with its facts. Never raises: what cannot be read is kept with its problem."""
+def read(received: Received, *, laying: bool = True) -> Entry:
+    """One journal row to be, with its facts, and those laid out unless ``laying`` is left to whoever builds the batch.
+
+    Never raises: what cannot be read is kept with its problem.
+    """
     if received.problem is not None:
         return Entry(received.frame_no, received.received_ms, "unreadable", None, received.raw, received.problem, ())
     frame = frames.read(received.raw)
@@ -108,7 +112,10 @@ def read(received: Received) -> Entry:
             facts = tuple(stream_events.facts(frame))
         except UnreadableFrame as error:
             problem = str(error)
-    return Entry(received.frame_no, received.received_ms, frame.kind, frame.venue_ms, received.raw, problem, facts)
+    laid = lay(facts) if laying else None
+    return Entry(
+        received.frame_no, received.received_ms, frame.kind, frame.venue_ms, received.raw, problem, facts, laid
+    )
 
 
 class Consumer:

@@ -41,8 +41,8 @@ UNSENT_MAX_BYTES = 32 * 1024
 READ_AHEAD_MAX = 2_000
 """So many of the next frames, and no more than a batch in bytes, are read while the database is at work on those
 before; the others wait as bytes: what was read takes several times the room."""
-READ_AT_ONCE_MAX = 50
-"""Then others have their turn."""
+READ_AT_ONCE_MAX = 20
+"""Then others have their turn: a large call leaves in several writes, and the database waits for each."""
 
 OVERSIZE = "oversize"
 BUFFER_FULL = "buffer_full"

@@ -12,7 +12,7 @@ from ledger.db import apply, coverage
 from ledger.db.apply import Applied, Entry
 from ledger.facts.identity import SessionMemory
 from ledger.stream.consumer import read
-from ledger.wire.socket import Received
+from ledger.wire.socket import READ_AT_ONCE_MAX, Received
 from tests.bench import reference, server
 from tests.bench.figures import Figure, Goal, Spread, percentile
 from tests.bench.traffic import Traffic
@@ -82,10 +82,10 @@ async def new_account(conn: Any) -> str:
     return account
 
 
-def entries_of(raws: list[bytes], first_no: int, session: Any) -> list[Entry]:
+def entries_of(raws: list[bytes], first_no: int, session: Any, *, laying: bool = True) -> list[Entry]:
     """Frames as the consumer reads them off its buffer."""
     now_ms = time.time_ns() // 1_000_000
-    return [read(Received(session, no, raw, now_ms)) for no, raw in enumerate(raws, start=first_no)]
+    return [read(Received(session, no, raw, now_ms), laying=laying) for no, raw in enumerate(raws, start=first_no)]
 
 
 async def _warm(conn: Any, traffic: Traffic, batch: int) -> None:
@@ -101,8 +101,12 @@ async def _apply(conn: Any, raws: list[bytes], batch: int) -> float:
     began_s = time.perf_counter()
     call: asyncio.Task[Applied] | None = None
     for start in range(0, len(raws), batch):
-        # As in the service, frames are read as they arrive, while the call before is on its way.
-        entries = entries_of(raws[start : start + batch], start + 1, session)
+        # As in the service, frames are read a few at a time, while the call before is on its way.
+        entries: list[Entry] = []
+        for first in range(start, min(start + batch, len(raws)), READ_AT_ONCE_MAX):
+            last = min(first + READ_AT_ONCE_MAX, start + batch)
+            entries += entries_of(raws[first:last], first + 1, session)
+            await asyncio.sleep(0)
         if call is not None:
             await call
         built = apply.build(account, session, "stream", entries, memory, through_ms=None if start else 1)
@@ -121,7 +125,7 @@ async def _copy(conn: Any, raws: list[bytes], batch: int) -> float:
     account, session = f"copy-{uuid4().hex[:8]}", uuid4()
     began_s = time.perf_counter()
     for start in range(0, len(raws), batch):
-        entries = entries_of(raws[start : start + batch], start + 1, session)
+        entries = entries_of(raws[start : start + batch], start + 1, session, laying=False)
         await reference.copy(conn, account, start + 1, entries, datetime.now(UTC))
     return time.perf_counter() - began_s
 

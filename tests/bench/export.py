@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 from ledger.export.csv_files import FORMATS
-from tests.bench import server
+from tests.bench import peak, server
 from tests.bench.figures import Figure, Goal, Spread
 from tests.bench.stored import store
 from tests.flows.processes import ROOT
@@ -60,7 +59,7 @@ async def run(server_url: str, *, quick: bool) -> list[Figure]:
 def _export(url: str, folder: Path) -> tuple[float, float, int]:
     """Seconds, peak memory of the program in MiB, data rows of the file."""
     file = folder / "fills.csv"
-    command = [sys.executable, "-m", "tests.bench.export", "export", "fills-csv", "--account", ACCOUNT, "-o", str(file)]
+    command = [sys.executable, "-m", "tests.bench.peak", "export", "fills-csv", "--account", ACCOUNT, "-o", str(file)]
     span = ["--from", "2020-01-01", "--to", "2030-01-01"]
     environment = {"SDX_DATABASE_URL": url, "SDX_DATA_DIR": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     began_s = time.perf_counter()
@@ -69,7 +68,7 @@ def _export(url: str, folder: Path) -> tuple[float, float, int]:
     with file.open("rb") as lines:
         rows = sum(1 for _ in lines) - 1
     file.unlink()
-    return taken_s, float(done.stderr.rpartition("peak KiB ")[2]) / 1024, rows
+    return taken_s, float(done.stderr.rpartition(peak.MARK)[2]) / 1024, rows
 
 
 def _psql(psql: str, url: str, folder: Path) -> float:
@@ -80,15 +79,3 @@ def _psql(psql: str, url: str, folder: Path) -> float:
     with (folder / "psql.csv").open("wb") as file:
         subprocess.run([psql, "-Xq", url, "-c", f"COPY ({query}) TO STDOUT CSV HEADER"], stdout=file, check=True)
     return time.perf_counter() - began_s
-
-
-if __name__ == "__main__":
-    # The program itself, in a process that can tell how much memory it took at most.
-    from ledger.cli import main
-
-    try:
-        main()
-    finally:
-        # Not getrusage: that keeps the peak of the process that was forked for this one.
-        peak = re.search(r"VmHWM:\s+([0-9]+)", Path("/proc/self/status").read_text("ascii"))
-        sys.stderr.write(f"peak KiB {peak[1] if peak else 'unknown'}")

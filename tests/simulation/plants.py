@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import structs
 
-from ledger.db import apply, coverage, reads
+from ledger.db import coverage, reads, rows
 from ledger.db.apply import WalkStep
 from ledger.errors import VenueBusy
 from ledger.facts.identity import SessionMemory
@@ -245,12 +245,12 @@ async def _at_once(*_: Any) -> None:
 
 def _fees_dropped() -> AbstractContextManager[Any]:
     """Fills without their fee."""
-    row = apply._fill_row
+    row = rows._fill
 
-    def poor(frame: int, index: int, fill: Any, memory: SessionMemory) -> Any:
-        return row(frame, index, structs.replace(fill, fee="0"), memory)
+    def poor(index: int, fill: Any) -> Any:
+        return row(index, structs.replace(fill, fee="0"))
 
-    return mock.patch.object(apply, "_fill_row", poor)
+    return mock.patch.object(rows, "_fill", poor)
 
 
 _CONFIRMED = "CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END"

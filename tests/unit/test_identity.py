@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from ledger.facts import identity
-from ledger.facts.identity import SessionMemory, stream_key
-from ledger.facts.types import Exact
+from ledger.facts.identity import SessionMemory, balance_value, stream_key
+from ledger.facts.types import Balance, Exact
 from tests.histories import T_MS, fill, held
 
 FILL = fill(at_ms=5, qty="0.01", price="64000")
+
+
+def version(memory: SessionMemory, balance: Balance, as_of_ms: int) -> int:
+    return memory.version(balance.asset, balance_value(balance), as_of_ms)
 
 
 def test_a_fill_is_the_same_however_its_numbers_are_spelled() -> None:
@@ -83,16 +87,16 @@ def test_a_session_forgets_the_fill_it_has_not_heard_for_longest(monkeypatch: py
 def test_distinct_values_of_one_clock_are_numbered_as_they_came() -> None:
     memory = SessionMemory()
     frees = ["10", "9", "8", "9.00", "10"]
-    assert [memory.version(held("BTC", free), T_MS) for free in frees] == [1, 2, 3, 2, 1]
+    assert [version(memory, held("BTC", free), T_MS) for free in frees] == [1, 2, 3, 2, 1]
 
 
 def test_free_and_locked_both_make_a_value() -> None:
     memory = SessionMemory()
-    assert [memory.version(held("BTC", "10", locked), T_MS) for locked in ("0", "1")] == [1, 2]
+    assert [version(memory, held("BTC", "10", locked), T_MS) for locked in ("0", "1")] == [1, 2]
 
 
 def test_a_new_clock_and_another_asset_begin_with_one() -> None:
     memory = SessionMemory()
-    assert [memory.version(held("BTC", "10"), T_MS), memory.version(held("BTC", "9"), T_MS)] == [1, 2]
-    assert memory.version(held("ETH", "7"), T_MS) == 1
-    assert memory.version(held("BTC", "8"), T_MS + 1) == 1
+    assert [version(memory, held("BTC", "10"), T_MS), version(memory, held("BTC", "9"), T_MS)] == [1, 2]
+    assert version(memory, held("ETH", "7"), T_MS) == 1
+    assert version(memory, held("BTC", "8"), T_MS + 1) == 1
