@@ -9,9 +9,9 @@ import httpx
 TIMEOUT_S = 10.0
 
 
-async def get(url: str) -> Any:
+async def get(url: str, *, timeout_s: float = TIMEOUT_S) -> Any:
     """The JSON at ``url``. Raises httpx.HTTPError."""
-    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
         answer = await client.get(url)
         return answer.raise_for_status().json()
 

@@ -122,14 +122,7 @@ async def loaded(conn: Any, address: str, commits: Commits, rate: int, seconds: 
     commits.clear()
     base = await conn.fetchval("SELECT head_seq FROM ledger.accounts")
     await loopback.post(f"http://{address}/bench/load?rate={rate}&seconds={seconds}", {})
-    sent: dict[str, Any] = {}
-
-    async def is_sent() -> bool:
-        sent.update(await loopback.get(f"http://{address}/bench/sent"))
-        return bool(sent["done"])
-
-    await asyncio.sleep(seconds)
-    await until(is_sent, "every frame has left", seconds + DRAIN_S)
+    sent = await loopback.get(f"http://{address}/bench/sent", timeout_s=seconds + DRAIN_S)
     newest = base + sent["sent"]
     meanwhile = commits[-1][1] - base if commits else 0
     with suppress(AssertionError):  # that is a figure too

@@ -1,7 +1,8 @@
 """The other side of a bench: a venue of one account whose stream can be loaded, in a process of its own.
 
 ``python -m tests.bench.venue`` prints its port. ``POST /bench/load?rate=500&seconds=60`` sends so many frames a second
-from then on; ``GET /bench/sent`` tells how many left and where each one's moment (CLOCK_MONOTONIC, ns) is written.
+from then on; ``GET /bench/sent`` answers once the last one has left, and tells how many did and where each one's moment
+(CLOCK_MONOTONIC, ns) is written.
 REST knows a listen key, no order, no trade and no balance: whatever the mirror knows came over the socket.
 """
 
@@ -39,7 +40,7 @@ class Venue:
         self._stamps_file = stamps_file
         self._order = 1
         self._sent = 0
-        self._done = True
+        self._over = asyncio.Event()
         self.front = Front(
             answer=self._answer,
             refusal=lambda key: None if key == KEY else (401, "no such listen key\n"),
@@ -52,11 +53,12 @@ class Venue:
     async def _answer(self, call: Call) -> Answer:
         if call.path == "/bench/load":
             wanted = dict(parse_qsl(call.query))
-            self._done, self._sent = False, 0
+            self._over.clear()
             self.front.spawn(self._load(int(wanted["rate"]), float(wanted["seconds"])))
             return json({})
         if call.path == "/bench/sent":
-            return json({"done": self._done, "sent": self._sent, "stamps": str(self._stamps_file)})
+            await self._over.wait()
+            return json({"sent": self._sent, "stamps": str(self._stamps_file)})
         if call.path == "/api/v1/userDataStream":
             return json({"listenKey": KEY} if call.method == "POST" else {})
         if call.path == "/api/v1/time":
@@ -88,7 +90,8 @@ class Venue:
                     socket.send_framed(data[ends[sent] : ends[due]])
             await asyncio.sleep(TICK_S)
         self._stamps_file.write_bytes(stamps.tobytes())
-        self._sent, self._done = len(stamps), True
+        self._sent = len(stamps)
+        self._over.set()
 
 
 def _now_ms() -> int:
