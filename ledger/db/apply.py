@@ -67,12 +67,12 @@ class Batch:
             *self.header,
             fence,
             frames[0].frame_no if frames else None,
-            [frame.received_ms for frame in frames],
+            _numbers([str(frame.received_ms) for frame in frames]),
             [frame.kind for frame in frames],
-            [frame.venue_ms for frame in frames],
+            _numbers(["NULL" if frame.venue_ms is None else str(frame.venue_ms) for frame in frames]),
             problems if any(problems) else None,
             b"".join([frame.raw for frame in frames]),
-            list(accumulate([len(frame.raw) for frame in frames])),
+            _numbers([str(end) for end in accumulate([len(frame.raw) for frame in frames])]),
             self.orders or None,
             self.fills or None,
             self.balances or None,
@@ -257,6 +257,11 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
         row["repeated"],
         row["digest"],
     )
+
+
+def _numbers(texts: list[str]) -> str:
+    """An array of numbers as the server reads it."""
+    return f"{{{','.join(texts)}}}"
 
 
 def call(schema: str = "ledger") -> str:

@@ -346,7 +346,8 @@ DROP FUNCTION IF EXISTS ledger.apply;
 -- Write one batch of frames of one session with the facts they carry, in its own transaction.
 --
 -- The frames are numbered from p_frame_no on, one array for each of their columns (p_problems: null where none has one).
--- p_raw: the bytes of all of them, the nth ends with byte p_ends[n].
+-- p_raw: the bytes of all of them, the nth ends with the nth byte of p_ends. Numbers come as the text of an array, which
+-- costs the driver a third of an array of numbers.
 -- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
 -- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
 -- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_lag_ms: REST may trail the
@@ -355,8 +356,7 @@ DROP FUNCTION IF EXISTS ledger.apply;
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
     p_clockless boolean, p_lag_ms bigint, p_walk jsonb, p_through_ms bigint, p_fence bigint,
-    p_frame_no bigint, p_received_ms bigint[], p_kinds text[], p_venue_ms bigint[], p_problems text[], p_raw bytea,
-    p_ends integer[],
+    p_frame_no bigint, p_received_ms text, p_kinds text[], p_venue_ms text, p_problems text[], p_raw bytea, p_ends text,
     p_orders text[], p_fills text[], p_balances text[], p_rare jsonb,
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
     OUT others_changed integer, OUT repeated boolean, OUT digest bytea
@@ -366,7 +366,10 @@ DECLARE
     v_head bigint;
     v_digest bytea;
     v_marks bytea;
-    v_frames integer := coalesce(array_length(p_ends, 1), 0);
+    v_received_ms bigint[] := p_received_ms::bigint[];
+    v_venue_ms bigint[] := p_venue_ms::bigint[];
+    v_ends integer[] := p_ends::integer[];
+    v_frames integer := coalesce(array_length(v_ends, 1), 0);
     v_same boolean := false;
     v_hash bytea;
     v_fresh integer[];
@@ -507,7 +510,7 @@ BEGIN
                 ORDER BY u.ordinality
             LOOP
                 v_rows := ledger.meet_fill(
-                    p_account, p_source, v_head + r.frame, ledger.moment(p_received_ms[r.frame]), r.first_seq, r.first_index,
+                    p_account, p_source, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), r.first_seq, r.first_index,
                     r.trade_id IS NOT NULL, r.side, r.price::numeric, r.qty::numeric, r.quote::numeric, r.fee::numeric,
                     r.fee_asset, r.maker, r.ms);
                 others_changed := others_changed + v_rows;
@@ -525,9 +528,9 @@ BEGIN
                  WHERE NOT EXISTS (
                      SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = s ->> 'symbol'
                      AND o.order_id = (s ->> 'order_id')::bigint
-                     AND o.updated_ms > p_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
+                     AND o.updated_ms > v_venue_ms[(s ->> 'frame')::integer] - p_lag_ms)
         LOOP
-            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
+            v_rows := ledger.settle_order(p_account, r.symbol, r.order_id, r.qty, v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
             others_changed := others_changed + v_rows;
             IF v_rows > 0 THEN
                 v_sum_whole := true;
@@ -638,7 +641,7 @@ BEGIN
         ), judged AS (
             -- The stream moved the order and told no executed quantity, and this answer may not know of that move yet.
             SELECT d.*, coalesce(d.told AND p_source = 'rest' AND (d.old).seq > coalesce((d.old).told_seq, 0)
-                                 AND (d.old).updated_ms > p_venue_ms[d.frame] - p_lag_ms, false) AS stale
+                                 AND (d.old).updated_ms > v_venue_ms[d.frame] - p_lag_ms, false) AS stale
             FROM drafted d
         ), merged AS (
             -- What the stream adds after a loss says nothing of what was lost: such an order must be asked for again.
@@ -703,23 +706,23 @@ BEGIN
                 IF r.shrank THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
-                        v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
+                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
                 END IF;
                 IF r.fields <> '' THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
-                        v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
+                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
                 END IF;
                 IF r.one_end IS NOT NULL THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
-                        v_head + r.frame, ledger.moment(p_received_ms[r.frame]));
+                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
                 END IF;
             END LOOP;
         END IF;
         -- GET order decides between two terminal states, those told after its answer included.
         IF v_conflicts IS NOT NULL OR (p_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(v_orders) AS u)) THEN
-            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(p_received_ms[1]), seq = v_head + 1,
+            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
                 resolution = 'GET order says ' || o.status
             FROM ledger.orders o
             WHERE d.account = p_account AND d.kind = 'terminal_conflict' AND d.resolved_at IS NULL
@@ -729,7 +732,7 @@ BEGIN
             others_changed := others_changed + v_rows;
         END IF;
         IF p_source = 'rest' THEN
-            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(p_received_ms[1]), seq = v_head + 1,
+            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
                 resolution = 'the venue knows the order again'
             WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
               AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(v_orders) AS u);
@@ -778,7 +781,7 @@ BEGIN
         )
         SELECT count(*) INTO v_rows FROM put;
         others_changed := others_changed + v_rows;
-        UPDATE ledger.discrepancies t SET resolved_at = ledger.moment(p_received_ms[(d ->> 'frame')::integer]),
+        UPDATE ledger.discrepancies t SET resolved_at = ledger.moment(v_received_ms[(d ->> 'frame')::integer]),
             resolution = d ->> 'resolution', seq = v_head + (d ->> 'frame')::integer
         FROM jsonb_array_elements(p_rare -> 'decisions') d
         WHERE t.account = p_account AND t.discrepancy_id = (d ->> 'discrepancy_id')::bigint AND t.resolved_at IS NULL;
@@ -791,13 +794,13 @@ BEGIN
                  FROM jsonb_array_elements(p_rare -> 'doubts') d
         LOOP
             others_changed := others_changed + ledger.doubt(
-                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, ledger.moment(p_received_ms[r.frame]), r.resolution,
+                p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), r.resolution,
                 r.residual, r.at_ms, r.evidence);
         END LOOP;
         FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
         LOOP
             others_changed := others_changed + ledger.bring_snapshot(
-                p_account, r.snapshot, p_venue_ms[r.frame], coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
+                p_account, r.snapshot, v_venue_ms[r.frame], coalesce(p_asked_seq, 0), p_lag_ms, v_head + r.frame);
         END LOOP;
     END IF;
 
@@ -812,9 +815,9 @@ BEGIN
                                           asked_seq, question, raw, problem)
                 SELECT p_account, v_head + u.n, p_source, p_session, p_frame_no + u.n - 1, ledger.moment(u.received_ms),
                        u.kind, u.venue_ms, p_asked_seq, p_question,
-                       substring(p_raw FROM coalesce(p_ends[u.n - 1], 0) + 1 FOR u.raw_end - coalesce(p_ends[u.n - 1], 0)),
+                       substring(p_raw FROM coalesce(v_ends[u.n - 1], 0) + 1 FOR u.raw_end - coalesce(v_ends[u.n - 1], 0)),
                        p_problems[u.n]
-                FROM unnest(p_received_ms, p_kinds, p_venue_ms, p_ends) WITH ORDINALITY
+                FROM unnest(v_received_ms, p_kinds, v_venue_ms, v_ends) WITH ORDINALITY
                      AS u (received_ms, kind, venue_ms, raw_end, n)
                 RETURNING seq, problem, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
                                                  question, raw, problem) AS digest

@@ -338,6 +338,8 @@ class Consumer:
             through_ms = self._through_ms()
             if received or through_ms is not None:
                 await self._write_frames(received, through_ms)
+                # What was written is let go while the database is busy with what comes next, not before it is.
+                asyncio.get_running_loop().call_soon(received.clear)
             elif self._stopping and not self._due:
                 return
             elif not self._due:

@@ -294,7 +294,7 @@ PLANTS = {
         ),
         Plant(
             "settled before REST knows",
-            ("apply", "o.updated_ms > p_venue_ms[(s ->> 'frame')::integer] - p_lag_ms", "false"),
+            ("apply", "o.updated_ms > v_venue_ms[(s ->> 'frame')::integer] - p_lag_ms", "false"),
             _lag_ignored("provisional_orders"),
         ),
         Plant("orders that lost fills are not asked again", python=_attribute(reads, "wounded_orders", _nothing)),
