@@ -110,18 +110,8 @@ def until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> b
         loop.add_signal_handler(signal.SIGINT, on_interrupt)
         await work(stop)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(body())
+    asyncio.run(body())
     return interrupted
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where it is installed (extra ``uvloop``), else Python's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return cast(Callable[[], asyncio.AbstractEventLoop], uvloop.new_event_loop)
 
 
 def _version(wanted: bool) -> None:
