@@ -259,11 +259,11 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
     )
 
 
-def _numbers(texts: list[str]) -> str:
-    """An array of numbers as the server reads it."""
-    return f"{{{','.join(texts)}}}"
-
-
 def call(schema: str = "ledger") -> str:
     """The statement that hands ``Batch.arguments`` to the apply function of this schema."""
     return f"SELECT * FROM {schema}.apply({_PLACES})"
+
+
+def _numbers(texts: list[str]) -> str:
+    """An array of numbers as the server reads it."""
+    return f"{{{','.join(texts)}}}"

@@ -2,7 +2,7 @@
 
 Laying out is most of the work of handing a batch over. It needs no batch and no session, so it is done while the
 database is still busy with the frames before. A row is text because the driver hands text over at a third of the cost
-of a row of numbers and texts, and the server reads either as fast.
+of a row of numbers and texts, and the server reads one about as fast as the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ledger.facts.identity import balance_value, stream_key
 from ledger.facts.types import Balance, Doubt, Exact, Fact, Fill, Order, Resolution, Settlement, Snapshot, Transfer
 
 _WORDS_MAX = 10_000
-"""Texts that come again and again, as symbols and states do: the newest of them are kept as written."""
+"""Texts that come again and again, as symbols and states do: so many are kept as written. Each is a ``Word`` of the
+venue's room, so of 64 characters at most."""
 
 
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
