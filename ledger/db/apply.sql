@@ -385,6 +385,13 @@ DECLARE
     v_orders ledger.told_order[] := p_orders::ledger.told_order[];
     v_fills ledger.told_fill[] := p_fills::ledger.told_fill[];
     v_balances ledger.told_balance[] := p_balances::ledger.told_balance[];
+    -- Told once in this call: the shorter way is tried (alone.sql).
+    v_alone boolean := p_source = 'stream' AND p_rare IS NULL AND cardinality(v_orders) = 1
+        AND (v_fills IS NULL OR cardinality(v_fills) = 1
+             AND (v_fills[1]).symbol = (v_orders[1]).symbol AND (v_fills[1]).order_id = (v_orders[1]).order_id);
+    v_sum ledger.fills_sum;
+    v_at timestamptz;
+    v_row_digest bytea;
     r record;
 BEGIN
     fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
@@ -411,7 +418,14 @@ BEGIN
                           AND w.body_sha256 = v_hash);
     END IF;
 
-    IF v_fills IS NOT NULL THEN
+    IF v_alone AND v_fills IS NOT NULL THEN
+        v_sum := ledger.land_alone(p_account, v_fills[1], v_head);
+        v_alone := v_sum.symbol IS NOT NULL;
+    END IF;
+    IF v_alone AND v_fills IS NOT NULL THEN
+        fills_new := 1;
+        v_sums := ARRAY[v_sum];
+    ELSIF v_fills IS NOT NULL THEN
         WITH f AS (
             SELECT DISTINCT ON (u.symbol, u.order_id, u.trade_id, u.key, u.ordinal)
                    u.symbol, u.order_id, u.trade_id, u.key, u.ordinal, u.ordinality AS n
@@ -566,7 +580,12 @@ BEGIN
         ) t;
     END IF;
 
-    IF v_orders IS NOT NULL OR v_sums IS NOT NULL THEN
+    IF v_alone THEN
+        v_alone := ledger.move_alone(p_account, v_orders[1], v_sum, v_head);
+    END IF;
+    IF v_alone THEN
+        orders_changed := 1;
+    ELSIF v_orders IS NOT NULL OR v_sums IS NOT NULL THEN
         WITH facts AS (
             SELECT u.symbol, u.order_id, u.frame, u.status, ledger.status_rank(u.status) AS rank,
                    (ledger.status_rank(u.status), u.decides AND ledger.status_rank(u.status) = 3,
@@ -742,33 +761,45 @@ BEGIN
     END IF;
 
     IF v_balances IS NOT NULL THEN
-        WITH p AS (
-            SELECT u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, max(u.k) AS k, max(u.frame) AS frame
-            FROM unnest(v_balances) AS u
-            GROUP BY 1, 2, 3, 4
-        ), hist AS (
+        -- Nearly all of them are new and told once.
+        INSERT INTO ledger.balance_history (account, asset, as_of_ms, free, locked, k, source, seq)
+        SELECT p_account, u.asset, u.ms, u.free::numeric, u.locked::numeric, u.k, p_source, v_head + u.frame
+        FROM unnest(v_balances) AS u
+        ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        others_changed := others_changed + v_rows;
+        IF v_rows < cardinality(v_balances) THEN
             INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
-            SELECT p_account, p.asset, p.ms, p.free, p.locked, p.k, p_source, v_head + p.frame FROM p
+            SELECT p_account, p.asset, p.ms, p.free, p.locked, p.k, p_source, v_head + p.frame
+            FROM (
+                SELECT u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, max(u.k) AS k, max(u.frame) AS frame
+                FROM unnest(v_balances) AS u
+                GROUP BY 1, 2, 3, 4
+            ) p
             ORDER BY p.asset, p.ms, p.free, p.locked
-            ON CONFLICT (account, asset, as_of_ms, free, locked) DO UPDATE SET k = excluded.k WHERE excluded.k > h.k
-            RETURNING 1
-        ), newest AS (
-            SELECT DISTINCT ON (p.asset) p.* FROM p
-            ORDER BY p.asset, p.ms DESC, p.k DESC, p.free DESC, p.locked DESC
-        ), put AS (
-            INSERT INTO ledger.balances AS t (account, asset, free, locked, as_of_ms, k, source, position_seq, seq)
-            SELECT p_account, n.asset, n.free, n.locked, n.ms, n.k, p_source, v_head + n.frame, v_head + n.frame
-            FROM newest n ORDER BY n.asset
-            ON CONFLICT (account, asset) DO UPDATE SET
-                free = excluded.free, locked = excluded.locked, as_of_ms = excluded.as_of_ms, k = excluded.k,
-                source = excluded.source, position_seq = excluded.position_seq, seq = excluded.seq
-            WHERE (excluded.as_of_ms, excluded.k, excluded.free, excluded.locked) > (t.as_of_ms, t.k, t.free, t.locked)
-            RETURNING 1
-        )
-        SELECT (SELECT count(*) FROM hist) + (SELECT count(*) FROM put) INTO v_rows;
+            ON CONFLICT (account, asset, as_of_ms, free, locked) DO UPDATE SET k = excluded.k WHERE excluded.k > h.k;
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
+            others_changed := others_changed + v_rows;
+        END IF;
+        INSERT INTO ledger.balances AS t (account, asset, free, locked, as_of_ms, k, source, position_seq, seq)
+        SELECT p_account, n.asset, n.free, n.locked, n.ms, n.k, p_source, v_head + n.frame, v_head + n.frame
+        FROM (
+            SELECT DISTINCT ON (u.asset) u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, u.k, u.frame
+            FROM unnest(v_balances) AS u
+            ORDER BY u.asset, u.ms DESC, u.k DESC, u.free::numeric DESC, u.locked::numeric DESC, u.frame DESC
+        ) n
+        ORDER BY n.asset
+        ON CONFLICT (account, asset) DO UPDATE SET
+            free = excluded.free, locked = excluded.locked, as_of_ms = excluded.as_of_ms, k = excluded.k,
+            source = excluded.source, position_seq = excluded.position_seq, seq = excluded.seq
+        WHERE (excluded.as_of_ms, excluded.k, excluded.free, excluded.locked) > (t.as_of_ms, t.k, t.free, t.locked);
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
         others_changed := others_changed + v_rows;
         -- A position between two snapshots, even one that lost by its clock, makes the first of them stale.
-        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset IN (SELECT u.asset FROM unnest(v_balances) AS u);
+        IF EXISTS (SELECT FROM ledger.snapshot_votes x WHERE x.account = p_account) THEN
+            DELETE FROM ledger.snapshot_votes x
+            WHERE x.account = p_account AND x.asset IN (SELECT u.asset FROM unnest(v_balances) AS u);
+        END IF;
     END IF;
 
     IF p_rare IS NOT NULL THEN
@@ -810,21 +841,34 @@ BEGIN
             last_seq := NULL;
             v_frames := 0;
         ELSE
-            WITH put AS (
+            IF v_frames = 1 THEN
+                v_at := ledger.moment(v_received_ms[1]);
                 INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
                                           asked_seq, question, raw, problem)
-                SELECT p_account, v_head + u.n, p_source, p_session, p_frame_no + u.n - 1, ledger.moment(u.received_ms),
-                       u.kind, u.venue_ms, p_asked_seq, p_question,
-                       substring(p_raw FROM coalesce(v_ends[u.n - 1], 0) + 1 FOR u.raw_end - coalesce(v_ends[u.n - 1], 0)),
-                       p_problems[u.n]
-                FROM unnest(v_received_ms, p_kinds, v_venue_ms, v_ends) WITH ORDINALITY
-                     AS u (received_ms, kind, venue_ms, raw_end, n)
-                RETURNING seq, problem, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
-                                                 question, raw, problem) AS digest
-            )
-            SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, string_agg(p.digest, '')),
-                   string_agg(substring(p.digest FOR 8), ''), count(p.problem)
-            INTO v_digest, v_marks, v_unreadable FROM (SELECT * FROM put ORDER BY seq) p;
+                VALUES (p_account, last_seq, p_source, p_session, p_frame_no, v_at, p_kinds[1], v_venue_ms[1],
+                        p_asked_seq, p_question, p_raw, p_problems[1]);
+                v_row_digest := ledger.row_digest(p_source, p_session, p_frame_no, v_at, p_kinds[1], v_venue_ms[1],
+                                                     p_asked_seq, p_question, p_raw, p_problems[1]);
+                v_digest := ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, v_row_digest);
+                v_marks := substring(v_row_digest FOR 8);
+                v_unreadable := (p_problems[1] IS NOT NULL)::integer;
+            ELSE
+                WITH put AS (
+                    INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
+                                              asked_seq, question, raw, problem)
+                    SELECT p_account, v_head + u.n, p_source, p_session, p_frame_no + u.n - 1, ledger.moment(u.received_ms),
+                           u.kind, u.venue_ms, p_asked_seq, p_question,
+                           substring(p_raw FROM coalesce(v_ends[u.n - 1], 0) + 1 FOR u.raw_end - coalesce(v_ends[u.n - 1], 0)),
+                           p_problems[u.n]
+                    FROM unnest(v_received_ms, p_kinds, v_venue_ms, v_ends) WITH ORDINALITY
+                         AS u (received_ms, kind, venue_ms, raw_end, n)
+                    RETURNING seq, problem, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
+                                                     question, raw, problem) AS digest
+                )
+                SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, string_agg(p.digest, '')),
+                       string_agg(substring(p.digest FOR 8), ''), count(p.problem)
+                INTO v_digest, v_marks, v_unreadable FROM (SELECT * FROM put ORDER BY seq) p;
+            END IF;
             INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, lag_ms, marks, digest)
             VALUES (p_account, last_seq, first_seq, p_clockless, p_lag_ms, v_marks, v_digest);
             IF p_question IS NOT NULL THEN

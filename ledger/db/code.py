@@ -15,7 +15,7 @@ REVISIONS = ("0001", "0002", "0003")
 """Every version of the tables that this program knows, oldest first; it wants the newest."""
 NEWEST = REVISIONS[-1]
 
-FILES = ("chain.sql", "coverage.sql", "leader.sql", "apply.sql", "explain.sql", "views.sql", "grants.sql")
+FILES = ("chain.sql", "coverage.sql", "leader.sql", "apply.sql", "alone.sql", "explain.sql", "views.sql", "grants.sql")
 
 
 @cache
