@@ -218,11 +218,13 @@ class Replay:
 
     async def _memory(self, row: Mapping[str, Any]) -> SessionMemory:
         """What the session had said before this row."""
+        if row["source"] != "stream":
+            return SessionMemory()  # says nothing that it would have to remember
         session = row["session_id"]
         memory = self._memories.pop(session, None)
         if memory is None:
             memory = SessionMemory()
-            if row["source"] == "stream" and row["frame_no"] > 1:
+            if row["frame_no"] > 1:
                 await self._remember(memory, row)
         self._memories[session] = memory
         if len(self._memories) > SESSIONS_REMEMBERED_MAX:
@@ -232,10 +234,10 @@ class Replay:
     async def _remember(self, memory: SessionMemory, row: Mapping[str, Any]) -> None:
         """Count again what a session said that was silent while many others came and went."""
         earlier = await self._reader.fetch(
-            f"{_JOURNAL} AND i.session_id = $2 AND i.frame_no < $3 ORDER BY i.frame_no",
+            f"{_JOURNAL} AND i.session_id = $2 AND i.seq < $3 ORDER BY i.seq",
             self.account,
             row["session_id"],
-            row["frame_no"],
+            row["seq"],
         )
         for one in earlier:
             clockless = bool(one["clockless"])

@@ -402,11 +402,10 @@ BEGIN
     v_digest := r.head_digest;
 
     IF v_frames > 0 THEN
-        SELECT i.seq INTO first_seq FROM ledger.inbox i
-        WHERE i.account = p_account AND i.session_id = p_session AND i.frame_no = p_frame_no;
+        SELECT b.first_seq, b.last_seq INTO first_seq, last_seq FROM ledger.batches b
+        WHERE b.account = p_account AND b.session_id = p_session AND b.frame_no = p_frame_no;
         IF FOUND THEN
             repeated := true;   -- the answer of an earlier call was lost: everything is in place already
-            last_seq := first_seq + v_frames - 1;
             RETURN;
         END IF;
     END IF;
@@ -761,10 +760,11 @@ BEGIN
     END IF;
 
     IF v_balances IS NOT NULL THEN
-        -- Nearly all of them are new and told once.
+        -- Nearly all of them are new and told once. Of a state told twice in this call the later row names it.
         INSERT INTO ledger.balance_history (account, asset, as_of_ms, free, locked, k, source, seq)
         SELECT p_account, u.asset, u.ms, u.free::numeric, u.locked::numeric, u.k, p_source, v_head + u.frame
         FROM unnest(v_balances) AS u
+        ORDER BY u.asset, u.ms, u.frame DESC
         ON CONFLICT DO NOTHING;
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         others_changed := others_changed + v_rows;
@@ -869,8 +869,8 @@ BEGIN
                        string_agg(substring(p.digest FOR 8), ''), count(p.problem)
                 INTO v_digest, v_marks, v_unreadable FROM (SELECT * FROM put ORDER BY seq) p;
             END IF;
-            INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, lag_ms, marks, digest)
-            VALUES (p_account, last_seq, first_seq, p_clockless, p_lag_ms, v_marks, v_digest);
+            INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, lag_ms, marks, digest, session_id, frame_no)
+            VALUES (p_account, last_seq, first_seq, p_clockless, p_lag_ms, v_marks, v_digest, p_session, p_frame_no);
             IF p_question IS NOT NULL THEN
                 INSERT INTO ledger.answers (account, question, body_sha256, seq)
                 VALUES (p_account, p_question, v_hash, last_seq)

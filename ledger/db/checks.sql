@@ -18,11 +18,12 @@ ORDER BY 3;
 -- check chain_is_whole: No journal row was edited, removed, inserted or moved since it was written.
 SELECT 'row ' || b.seq AS key, b.problem AS found, b.seq FROM ledger.broken_chain($1) b;
 
--- check frames_are_complete: Of every stream session that was kept, no frame is missing between the first and the last.
-SELECT s.session_id::text AS key, s.rows || ' frames kept, the last is number ' || s.last AS found, s.seq
-FROM (SELECT i.session_id, count(*) AS rows, max(i.frame_no) AS last, max(i.seq) AS seq FROM ledger.inbox i
+-- check frames_are_complete: Of every stream session that was kept, each frame up to the last is there once.
+SELECT s.session_id::text AS key, s.rows || ' frames kept, ' || s.numbers || ' numbers, the last is ' || s.last AS found, s.seq
+FROM (SELECT i.session_id, count(*) AS rows, count(DISTINCT i.frame_no) AS numbers, max(i.frame_no) AS last,
+             max(i.seq) AS seq FROM ledger.inbox i
       WHERE i.account = $1 AND i.source = 'stream' GROUP BY i.session_id) s
-WHERE s.rows <> s.last
+WHERE s.rows <> s.last OR s.numbers <> s.last
 ORDER BY s.seq;
 
 -- check frames_are_counted: The numbers of frames that status shows are those of the journal.

@@ -165,7 +165,6 @@ inbox = _table(
         comment="exactly the bytes that came: a stream frame, a REST answer, or some rows of one",
     ),
     _text("problem", "why it could not be understood; null when it was", null=True),
-    UniqueConstraint("account", "session_id", "frame_no", name="inbox_session_frame_key"),
     _one_of("inbox", "source", "stream", "rest", "operator"),
     CheckConstraint("seq > 0 AND frame_no > 0", name="inbox_numbers_are_positive"),
     Index("inbox_problem_idx", "account", "seq", postgresql_where=text("problem IS NOT NULL")),
@@ -192,6 +191,14 @@ batches = _table(
         nullable=False,
         comment="SHA-256 of the digest before, clockless, lag_ms and all row digests in order",
     ),
+    Column(
+        "session_id",
+        UUID,
+        nullable=True,
+        comment="session of the call; null: written by a release that told calls apart by their rows",
+    ),
+    Column("frame_no", BigInteger, nullable=True, comment="number of its first frame within the session"),
+    UniqueConstraint("account", "session_id", "frame_no", name="batches_session_frame_key"),
     CheckConstraint("first_seq <= last_seq", name="batches_rows_are_in_order"),
     comment="The chain over the journal: one row per call that wrote it. Append-only.",
 )
@@ -332,7 +339,6 @@ fills = _table(
         "order_id",
         "trade_id",
         unique=True,
-        postgresql_where=text("trade_id IS NOT NULL"),
     ),
     Index(
         "fills_stream_key",
@@ -344,7 +350,6 @@ fills = _table(
         unique=True,
         postgresql_where=text("stream_key IS NOT NULL"),
     ),
-    Index("fills_order_idx", "account", "symbol", "order_id"),
     Index("fills_executed_idx", "account", "executed_ms"),
     Index("fills_seq_idx", "account", "seq"),
     Index(
