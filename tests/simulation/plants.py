@@ -78,7 +78,13 @@ def _sql(plant: Plant, server: Server) -> Iterator[None]:
     if len(definition) != 1 or found != 1:
         raise DoesNotFit(f"{plant.name}: {found} times in {len(definition)} functions {function}: {snippet!r}")
     whole = definition[0][0]
-    server.run(server.own.execute(whole.replace(snippet, replacement)))
+    wrong = whole.replace(snippet, replacement)
+    if function == "apply":
+        # Most frames come alone and would go around it.
+        if wrong.count(_ALONE) != 1:
+            raise DoesNotFit(f"{plant.name}: {wrong.count(_ALONE)} times in apply: {_ALONE!r}")
+        wrong = wrong.replace(_ALONE, f"{_ALONE} false AND")
+    server.run(server.own.execute(wrong))
     try:
         yield
     finally:
@@ -253,6 +259,7 @@ def _fees_dropped() -> AbstractContextManager[Any]:
     return mock.patch.object(rows, "_fill", poor)
 
 
+_ALONE = "v_alone boolean :="
 _CONFIRMED = "CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END"
 _MERGED = "o.symbol = coalesce(f.symbol, s.symbol) AND "
 _NEWEST = "(excluded.as_of_ms, excluded.k, excluded.free, excluded.locked) > (t.as_of_ms, t.k, t.free, t.locked)"
@@ -266,6 +273,8 @@ PLANTS = {
         Plant("ordinal over all sessions", python=_one_memory),
         Plant("two sockets share a session", python=_one_session),
         Plant("provisional fills count at once", ("apply", _CONFIRMED, "'confirmed'")),
+        Plant("a twin that comes alone counts at once", ("land_alone", "p_fill.ordinal > 1", "false")),
+        Plant("a frame that comes alone claims no trade", ("land_alone", "f.trade_id IS NOT NULL", "false")),
         Plant("a resent batch is new", ("apply", "IF FOUND THEN\n            repeated := true;", "IF false THEN")),
         Plant("trades never claim stream fills", ("land_fill", "IF NOT FOUND THEN", "IF true THEN")),
         Plant("claims are forgotten", ("land_fill", "v_displaced := c;", "RETURN false;")),
@@ -277,6 +286,10 @@ PLANTS = {
         Plant(
             "the last status wins",
             ("apply", "o.account IS NULL OR coalesce(\n                       f.top >", "true OR coalesce(\n f.top >"),
+        ),
+        Plant(
+            "a frame that comes alone has the last word",
+            ("move_alone", "WHERE t.status_rank < 3\n      AND (", "WHERE true OR ("),
         ),
         Plant(
             "executed is the last told",
