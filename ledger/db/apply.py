@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.db.rows import BalanceRow, FillRow, Laid, OrderRow, lay
+from ledger.db.rows import BalanceRow, FillRow, Laid, OrderRow, array, lay, numbers, words
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Resolution, Settlement, Snapshot, Transfer
 
@@ -67,15 +67,15 @@ class Batch:
             *self.header,
             fence,
             frames[0].frame_no if frames else None,
-            _numbers([str(frame.received_ms) for frame in frames]),
-            [frame.kind for frame in frames],
-            _numbers(["NULL" if frame.venue_ms is None else str(frame.venue_ms) for frame in frames]),
+            numbers([frame.received_ms for frame in frames]),
+            words([frame.kind for frame in frames]),
+            numbers([frame.venue_ms for frame in frames]),
             problems if any(problems) else None,
             b"".join([frame.raw for frame in frames]),
-            _numbers([str(end) for end in accumulate([len(frame.raw) for frame in frames])]),
-            self.orders or None,
-            self.fills or None,
-            self.balances or None,
+            numbers(accumulate([len(frame.raw) for frame in frames])),
+            array(self.orders),
+            array(self.fills),
+            array(self.balances),
             json.dumps(self.rare) if self.rare else None,
         )
 
@@ -262,8 +262,3 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
 def call(schema: str = "ledger") -> str:
     """The statement that hands ``Batch.arguments`` to the apply function of this schema."""
     return f"SELECT * FROM {schema}.apply({_PLACES})"
-
-
-def _numbers(texts: list[str]) -> str:
-    """An array of numbers as the server reads it."""
-    return f"{{{','.join(texts)}}}"

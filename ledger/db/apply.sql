@@ -346,8 +346,8 @@ DROP FUNCTION IF EXISTS ledger.apply;
 -- Write one batch of frames of one session with the facts they carry, in its own transaction.
 --
 -- The frames are numbered from p_frame_no on, one array for each of their columns (p_problems: null where none has one).
--- p_raw: the bytes of all of them, the nth ends with the nth byte of p_ends. Numbers come as the text of an array, which
--- costs the driver a third of an array of numbers.
+-- p_raw: the bytes of all of them, the nth ends with the nth byte of p_ends. Arrays come as text, which costs the driver
+-- a fraction of an array of its own.
 -- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
 -- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
 -- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_lag_ms: REST may trail the
@@ -356,8 +356,8 @@ DROP FUNCTION IF EXISTS ledger.apply;
 CREATE FUNCTION ledger.apply(
     p_account text, p_session uuid, p_source text, p_gap bigint, p_asked_seq bigint, p_question text,
     p_clockless boolean, p_lag_ms bigint, p_walk jsonb, p_through_ms bigint, p_fence bigint,
-    p_frame_no bigint, p_received_ms text, p_kinds text[], p_venue_ms text, p_problems text[], p_raw bytea, p_ends text,
-    p_orders text[], p_fills text[], p_balances text[], p_rare jsonb,
+    p_frame_no bigint, p_received_ms text, p_kinds text, p_venue_ms text, p_problems text[], p_raw bytea, p_ends text,
+    p_orders text, p_fills text, p_balances text, p_rare jsonb,
     OUT first_seq bigint, OUT last_seq bigint, OUT fills_new integer, OUT orders_changed integer,
     OUT others_changed integer, OUT repeated boolean, OUT digest bytea
 )
@@ -367,6 +367,7 @@ DECLARE
     v_digest bytea;
     v_marks bytea;
     v_received_ms bigint[] := p_received_ms::bigint[];
+    v_kinds text[] := p_kinds::text[];
     v_venue_ms bigint[] := p_venue_ms::bigint[];
     v_ends integer[] := p_ends::integer[];
     v_frames integer := coalesce(array_length(v_ends, 1), 0);
@@ -845,9 +846,9 @@ BEGIN
                 v_at := ledger.moment(v_received_ms[1]);
                 INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
                                           asked_seq, question, raw, problem)
-                VALUES (p_account, last_seq, p_source, p_session, p_frame_no, v_at, p_kinds[1], v_venue_ms[1],
+                VALUES (p_account, last_seq, p_source, p_session, p_frame_no, v_at, v_kinds[1], v_venue_ms[1],
                         p_asked_seq, p_question, p_raw, p_problems[1]);
-                v_row_digest := ledger.row_digest(p_source, p_session, p_frame_no, v_at, p_kinds[1], v_venue_ms[1],
+                v_row_digest := ledger.row_digest(p_source, p_session, p_frame_no, v_at, v_kinds[1], v_venue_ms[1],
                                                      p_asked_seq, p_question, p_raw, p_problems[1]);
                 v_digest := ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, v_row_digest);
                 v_marks := substring(v_row_digest FOR 8);
@@ -860,7 +861,7 @@ BEGIN
                            u.kind, u.venue_ms, p_asked_seq, p_question,
                            substring(p_raw FROM coalesce(v_ends[u.n - 1], 0) + 1 FOR u.raw_end - coalesce(v_ends[u.n - 1], 0)),
                            p_problems[u.n]
-                    FROM unnest(v_received_ms, p_kinds, v_venue_ms, v_ends) WITH ORDINALITY
+                    FROM unnest(v_received_ms, v_kinds, v_venue_ms, v_ends) WITH ORDINALITY
                          AS u (received_ms, kind, venue_ms, raw_end, n)
                     RETURNING seq, problem, ledger.row_digest(source, session_id, frame_no, received_at, kind, venue_ms, asked_seq,
                                                      question, raw, problem) AS digest

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from ledger.db.rows import BalanceRow, FillRow, OrderRow, lay
+from ledger.db.rows import BalanceRow, FillRow, OrderRow, array, lay, numbers, words
 from ledger.facts.identity import stream_key
 from ledger.facts.types import Balance, Exact, Fact, Fill, Order
 from tests.histories import fill, held, trade
@@ -38,7 +38,7 @@ def in_full(fact: Fact, frame: int = 7, ordinal: int = 3, k: int = 2) -> str:
 
 async def told(conn: Any, kind: str, *facts: Fact) -> list[tuple[Any, ...]]:
     rows = await conn.fetch(
-        f"SELECT u.* FROM unnest($1::text[]::ledger.told_{kind}[]) u", [in_full(fact) for fact in facts]
+        f"SELECT u.* FROM unnest($1::text::ledger.told_{kind}[]) u", array(in_full(fact) for fact in facts)
     )
     return [tuple(row) for row in rows]
 
@@ -94,3 +94,9 @@ async def test_a_fill_knows_its_place_among_the_facts_of_its_frame() -> None:
 async def test_a_balance_is_read_as_told_whatever_its_asset_is_called(conn: Any) -> None:
     balances = [Balance(text, Exact("0.10"), Exact("-0"), 5) for text in TEXTS]
     assert await told(conn, "balance", *balances) == [(7, text, "0.10", "-0", 5, 2) for text in TEXTS]
+
+
+async def test_texts_and_numbers_are_read_as_told(conn: Any) -> None:
+    told_texts, told_numbers = [*TEXTS, "executionReport"], [0, -1, None, 2**63 - 1]
+    assert await conn.fetchval("SELECT $1::text::text[]", words(told_texts)) == told_texts
+    assert await conn.fetchval("SELECT $1::text::bigint[]", numbers(told_numbers)) == told_numbers
