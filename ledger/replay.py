@@ -23,13 +23,13 @@ from sqlalchemy import Table, Text
 from ledger.db import apply, code, decisions, tables
 from ledger.db import scratch as scratch_of
 from ledger.db.apply import Batch, Entry
+from ledger.db.rows import lay
 from ledger.errors import DatabaseError, LedgerError, UnreadableFrame
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fact
 from ledger.stream import consumer
 from ledger.venue import rest_pages
 from ledger.wire.postgres import REFUSED
-from ledger.wire.socket import Received
 
 SCRATCH = "ledger_replay"
 REBUILT = (tables.orders, tables.fills, tables.balances, tables.balance_history, tables.transfers)
@@ -294,7 +294,7 @@ def _broken(account: str, seq: int) -> LedgerError:
 def entry(row: Mapping[str, Any]) -> Entry:
     """The journal row as it was handed to ``apply.build``, without its bytes: the scratch journal is of no interest."""
     received_ms = (row["received_at"] - _EPOCH) // timedelta(milliseconds=1)
-    return Entry(row["frame_no"], received_ms, row["kind"], row["venue_ms"], b"", None, facts(row))
+    return Entry(row["frame_no"], received_ms, row["kind"], row["venue_ms"], b"", None, lay(facts(row)))
 
 
 def _is_refused(row: Mapping[str, Any]) -> bool:
@@ -311,7 +311,7 @@ def facts(row: Mapping[str, Any]) -> tuple[Fact, ...]:
     if row["source"] == "stream":
         if row["problem"] is not None and not _is_refused(row):
             return ()
-        return consumer.read(Received(row["session_id"], row["frame_no"], row["raw"], 0)).facts
+        return tuple(consumer.understand(row["raw"])[1])
     if row["source"] == "operator":
         return decisions.facts(decisions.decode(row["raw"])) if row["kind"] == decisions.KIND else ()
     if _is_refused(row) or row["kind"] == "note":

@@ -18,6 +18,7 @@ import msgspec
 from ledger.db import apply
 from ledger.db.apply import Applied, Batch, Entry
 from ledger.db.coverage import register
+from ledger.db.rows import lay
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Settlement, Snapshot
 from ledger.sandbox.books import Books, Report
@@ -100,7 +101,7 @@ class Session:
         received_ms: int = T_MS,
     ) -> Entry:
         self.frame_no += 1
-        return Entry(self.frame_no, received_ms, kind, venue_ms, raw, problem, facts)
+        return Entry(self.frame_no, received_ms, kind, venue_ms, raw, problem, lay(facts))
 
     def batch(self, *entries: Entry, **options: Any) -> Batch:
         return apply.build(self.account, self.session_id, self.source, entries, self.memory, **options)

@@ -15,9 +15,9 @@ from uuid import UUID
 
 import msgspec
 
-from ledger.db.rows import BalanceRow, FillRow, Laid, OrderRow, array, lay, numbers, words
+from ledger.db.rows import BalanceRow, FillRow, Laid, OrderRow, array, numbers, words
 from ledger.facts.identity import SessionMemory
-from ledger.facts.types import Doubt, Fact, Resolution, Settlement, Snapshot, Transfer
+from ledger.facts.types import Doubt, Resolution, Settlement, Snapshot, Transfer
 
 _ARGUMENTS = 22
 _PLACES = ", ".join(f"${n}" for n in range(1, _ARGUMENTS + 1))
@@ -27,8 +27,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """One journal row to be, with what it means.
 
     ``received_ms`` is this machine's clock; ``venue_ms`` the event's own time, or when a REST question was asked.
-    ``problem`` says why it could not be understood (then ``facts`` is empty) or what else is odd about it.
-    ``laid`` are the facts laid out, where that was done beforehand; else ``build`` does it.
+    ``problem`` says why it could not be understood (then ``laid`` is empty) or what else is odd about it.
+    ``laid`` are its facts as rows (``rows.lay``).
     """
 
     frame_no: int
@@ -37,8 +37,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     venue_ms: int | None
     raw: bytes
     problem: str | None
-    facts: tuple[Fact, ...]
-    laid: tuple[Laid, ...] | None = None
+    laid: tuple[Laid, ...]
 
 
 Row = tuple[Any, ...]
@@ -95,7 +94,7 @@ class Batch:
 
     def without_facts(self, problem: str) -> Batch:
         """The frames alone, marked with ``problem``: kept, not understood."""
-        frames = tuple(msgspec.structs.replace(frame, problem=problem, facts=(), laid=None) for frame in self.frames)
+        frames = tuple(msgspec.structs.replace(frame, problem=problem, laid=()) for frame in self.frames)
         return Batch(self.header, frames, (), (), (), {})
 
     def _only(self, place: int) -> Batch:
@@ -178,7 +177,7 @@ def build(
     balances: list[str] = []
     rare: dict[str, Any] = {}
     for frame, entry in enumerate(frames, start=1):
-        for fact in lay(entry.facts) if entry.laid is None else entry.laid:
+        for fact in entry.laid:
             match fact:
                 case OrderRow():
                     orders.append(fact.text(frame))

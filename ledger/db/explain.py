@@ -16,6 +16,7 @@ from uuid import uuid4
 from ledger.db import apply, decisions
 from ledger.db.apply import Entry
 from ledger.db.decisions import UNEXPLAINED, Decision, Meaning
+from ledger.db.rows import lay
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Exact, Fact, Resolution
 
@@ -204,6 +205,6 @@ async def decide(
         if problem is not None:
             raise ValueError(problem)
         raw = decisions.encode(decision)
-        entry = Entry(1, now_ms, decisions.KIND, None, raw, None, decisions.facts(decision))
+        entry = Entry(1, now_ms, decisions.KIND, None, raw, None, lay(decisions.facts(decision)))
         await apply.apply(conn, apply.build(account, uuid4(), "operator", [entry], SessionMemory()))
     return decision

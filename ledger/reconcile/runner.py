@@ -21,6 +21,7 @@ from ledger.db import apply, coverage, reads
 from ledger.db.apply import Applied, Entry, WalkStep
 from ledger.db.coverage import Gap
 from ledger.db.reads import Known
+from ledger.db.rows import lay
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
@@ -562,7 +563,7 @@ class Reconciler:
     ) -> Applied:
         self._frame_no += 1
         now_ms = self._clock.now_ms()
-        entry = Entry(self._frame_no, now_ms, told.kind, told.asked_ms, told.body, problem, facts)
+        entry = Entry(self._frame_no, now_ms, told.kind, told.asked_ms, told.body, problem, lay(facts))
         batch = apply.build(
             self._account,
             self._session,

@@ -97,25 +97,23 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def read(received: Received, *, laying: bool = True) -> Entry:
-    """One journal row to be, with its facts, and those laid out unless ``laying`` is left to whoever builds the batch.
-
-    Never raises: what cannot be read is kept with its problem.
-    """
+def read(received: Received) -> Entry:
+    """One journal row to be. Never raises: what cannot be read is kept with its problem."""
     if received.problem is not None:
         return Entry(received.frame_no, received.received_ms, "unreadable", None, received.raw, received.problem, ())
-    frame = frames.read(received.raw)
-    facts: tuple[Fact, ...] = ()
-    problem = frame.problem
-    if problem is None:
-        try:
-            facts = tuple(stream_events.facts(frame))
-        except UnreadableFrame as error:
-            problem = str(error)
-    laid = lay(facts) if laying else None
-    return Entry(
-        received.frame_no, received.received_ms, frame.kind, frame.venue_ms, received.raw, problem, facts, laid
-    )
+    frame, facts, problem = understand(received.raw)
+    return Entry(received.frame_no, received.received_ms, frame.kind, frame.venue_ms, received.raw, problem, lay(facts))
+
+
+def understand(raw: bytes) -> tuple[frames.Frame, list[Fact], str | None]:
+    """A frame, what it says, and why that is nothing where it could not be understood."""
+    frame = frames.read(raw)
+    if frame.problem is not None:
+        return frame, [], frame.problem
+    try:
+        return frame, stream_events.facts(frame), None
+    except UnreadableFrame as error:
+        return frame, [], str(error)
 
 
 class Consumer:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from ledger.db import apply
 from ledger.db.apply import Entry
+from ledger.db.rows import lay
 from ledger.facts.identity import SessionMemory
 from ledger.reconcile.runner import ROWS_PER_CALL_MAX
 from ledger.venue import requests, rest_pages
@@ -96,7 +97,7 @@ async def _walk(conn: Any, account: str, repeat: int, seconds: float) -> int:
         for part in rest_pages.parts(asked, body, ROWS_PER_CALL_MAX):
             frame_no += 1
             said = rest_pages.read_part(asked, part)
-            entry = Entry(frame_no, _now_ms(), asked.kind, _now_ms(), part.body, None, said.facts)
+            entry = Entry(frame_no, _now_ms(), asked.kind, _now_ms(), part.body, None, lay(said.facts))
             batch = apply.build(account, session, "rest", [entry], memory, question=part.question, lag_ms=10_000)
             await apply.apply(conn, batch)
     return pages

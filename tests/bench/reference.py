@@ -9,8 +9,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
-from ledger.db.apply import Entry
 from ledger.facts.types import Fill
+from ledger.stream.consumer import understand
 
 _FILL_COLUMNS = [
     *("account", "first_seq", "first_index", "symbol", "order_id", "trade_id", "side", "price", "qty", "quote_qty"),
@@ -31,14 +31,15 @@ async def prepare(conn: Any) -> None:
     )
 
 
-async def copy(conn: Any, account: str, first_seq: int, entries: Sequence[Entry], received: Any) -> None:
-    """Journal and fills of these entries by COPY, in one transaction: no identity, no orders, no balances."""
+async def copy(conn: Any, account: str, first_seq: int, raws: Sequence[bytes], received: Any) -> None:
+    """Journal and fills of these frames by COPY, in one transaction: no identity, no orders, no balances."""
     session = uuid4()
     rows: list[tuple[Any, ...]] = []
     fills: list[tuple[Any, ...]] = []
-    for seq, entry in enumerate(entries, start=first_seq):
-        rows.append((account, seq, "stream", session, entry.frame_no, received, entry.kind, entry.venue_ms, entry.raw))
-        for index, fact in enumerate(entry.facts, start=1):
+    for seq, raw in enumerate(raws, start=first_seq):
+        frame, facts, _ = understand(raw)
+        rows.append((account, seq, "stream", session, seq, received, frame.kind, frame.venue_ms, raw))
+        for index, fact in enumerate(facts, start=1):
             if isinstance(fact, Fill):
                 quote = fact.quote_qty or Decimal(fact.price) * Decimal(fact.qty)
                 trade_id = fact.trade_id if fact.trade_id is not None else seq

@@ -23,6 +23,7 @@ from ledger.db import code
 from ledger.db.apply import Entry, apply, build
 from ledger.db.code import SCHEMA
 from ledger.db.coverage import register
+from ledger.db.rows import lay
 from ledger.db.tables import metadata
 from ledger.errors import DatabaseError
 from ledger.facts.identity import SessionMemory
@@ -105,7 +106,7 @@ async def tell_a_story(conn: Any) -> None:
         Fill("BTCUSDT", 1, "BUY", Exact("64000.00"), Exact("0.01"), 5, trade_id=7),
         Balance("BTC", Exact("0.01"), Exact("0"), 5),
     )
-    entry = Entry(1, 5, "told", 5, b"{}", None, facts)
+    entry = Entry(1, 5, "told", 5, b"{}", None, lay(facts))
     await apply(conn, build("main", UUID(int=1), "stream", [entry], SessionMemory()))
 
 

@@ -11,6 +11,7 @@ import pytest
 from ledger.db import apply
 from ledger.db.apply import Entry
 from ledger.db.coverage import stream_down
+from ledger.db.rows import lay
 from ledger.facts.identity import SessionMemory
 from tests.histories import ACCOUNT, T_MS, Session, fill, head_seq, known, order, rows
 
@@ -114,7 +115,7 @@ async def test_the_owner_cannot_change_it_by_mistake(told: Any, table: str, sent
 
 async def test_a_batch_sent_twice_is_one_link(told: Any) -> None:
     batch = Session(session_id=UUID(int=5)).batch(
-        Entry(1, T_MS, "told", T_MS, b"{}", None, (fill(),)),
+        Entry(1, T_MS, "told", T_MS, b"{}", None, lay([fill()])),
     )
     first, second = await apply.apply(told, batch), await apply.apply(told, batch)
     assert (first.last_seq, second.last_seq, second.repeated) == (11, 11, True)

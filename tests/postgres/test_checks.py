@@ -12,6 +12,7 @@ import pytest
 
 from ledger.db import code, coverage
 from ledger.db.apply import Batch, Entry, apply, build
+from ledger.db.rows import lay
 from ledger.facts import status
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Balance, Doubt, Exact, Fact, Fill, Order, Snapshot, Transfer
@@ -39,7 +40,7 @@ STORY: tuple[Fact, ...] = (
 
 
 def batch(frame_no: int = 1) -> Batch:
-    entry = Entry(frame_no, 5, "told", 5, b"{}", None, STORY)
+    entry = Entry(frame_no, 5, "told", 5, b"{}", None, lay(STORY))
     return build("main", UUID(int=1), "stream", [entry], SessionMemory())
 
 

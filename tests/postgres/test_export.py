@@ -20,6 +20,7 @@ import pytest
 
 from ledger.db.apply import Applied, Entry, apply, build
 from ledger.db.coverage import register
+from ledger.db.rows import lay
 from ledger.errors import ConfigError
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import Exported, export
@@ -35,7 +36,7 @@ FORTY_DIGITS = "1234567890123456789012345678901234567890"
 async def tell(conn: Any, *facts: Fact, account: str = "main", session: int = 1) -> Applied:
     """One session says all of this in one frame."""
     await register(conn, account, rest_origin="http://127.0.0.1", key_fingerprint="k")
-    entry = Entry(1, DAY_MS, "told", DAY_MS, b"{}", None, facts)
+    entry = Entry(1, DAY_MS, "told", DAY_MS, b"{}", None, lay(facts))
     return await apply(conn, build(account, UUID(int=session), "stream", [entry], SessionMemory()))
 
 

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from ledger.db import apply, coverage, reads
 from ledger.db.apply import Entry
+from ledger.db.rows import lay
 from ledger.facts.decimals import exact
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fill, Order
@@ -21,7 +22,7 @@ def frame(number: int) -> Entry:
     order_id = number // 5
     order = Order("BTCUSDT", order_id, "PARTIALLY_FILLED", "BUY", updated_ms=number)
     fill = Fill("BTCUSDT", order_id, "BUY", exact("64000"), exact("0.01"), number, trade_id=number)
-    return Entry(number, number, "executionReport", number, b"{}", None, (order, fill))
+    return Entry(number, number, "executionReport", number, b"{}", None, lay((order, fill)))
 
 
 async def test_a_lookup_by_key_never_reads_the_whole_account(database_url: str, conn: Any) -> None:

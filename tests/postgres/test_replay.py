@@ -13,6 +13,7 @@ from ledger import app, replay
 from ledger.app import Database
 from ledger.db import apply, decisions
 from ledger.db.decisions import Decision
+from ledger.db.rows import lay
 from ledger.errors import DatabaseError, LedgerError
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Exact
@@ -217,7 +218,7 @@ async def test_a_page_that_could_not_be_read_or_was_refused_says_nothing(conn: A
 async def test_a_decision_is_told_again(conn: Any, database_url: str) -> None:
     await known(conn)
     decided = Decision(1, "unexplained_balance", "USDT", "deposit", Exact("5.50"), T_MS, "seen at the bank", "anna")
-    entry = apply.Entry(1, T_MS, decisions.KIND, None, decisions.encode(decided), None, decisions.facts(decided))
+    entry = apply.Entry(1, T_MS, decisions.KIND, None, decisions.encode(decided), None, lay(decisions.facts(decided)))
     await apply.apply(conn, apply.build(ACCOUNT, UUID(int=9), "operator", [entry], SessionMemory()))
     assert await rows(conn, "SELECT asset, amount::text, kind, source FROM ledger.transfers") == [
         ("USDT", "5.50", "deposit", "operator")
