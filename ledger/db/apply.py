@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Literal, assert_never
 from uuid import UUID
@@ -43,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 Row = tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """One call of ``ledger.apply``, counted and ready; send it as often as needed.
 
@@ -60,11 +61,14 @@ class Batch:
 
     def arguments(self, fence: int | None) -> Row:
         """The arguments of ``ledger.apply`` in order."""
+        return (*self.header, fence, *self.columns)
+
+    @cached_property
+    def columns(self) -> Row:
+        """Those that tell of the frames and their facts. Laid out once; most of the work that is left to send it."""
         frames = self.frames
         problems = [frame.problem for frame in frames]
         return (
-            *self.header,
-            fence,
             frames[0].frame_no if frames else None,
             numbers([frame.received_ms for frame in frames]),
             words([frame.kind for frame in frames]),
@@ -87,6 +91,12 @@ class Batch:
     def is_bare(self) -> bool:
         """Whether there is nothing to refuse: no frames, or one without facts."""
         return len(self.frames) <= 1 and not (self.orders or self.fills or self.balances or self.rare)
+
+    def through(self, through_ms: int) -> Batch:
+        """The same, saying how far the stream is covered when it is written (see ``build``)."""
+        batch = replace(self, header=(*self.header[:-1], through_ms))
+        batch.__dict__.update(columns=self.columns)  # these say nothing of it
+        return batch
 
     def split(self) -> list[Batch]:
         """The same frames, one a batch; ordinals stay as counted."""

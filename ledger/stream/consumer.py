@@ -97,6 +97,10 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
+def _let_go(_: object) -> None:
+    """Whatever it is, it was held until now."""
+
+
 def read(received: Received) -> Entry:
     """One journal row to be. Never raises: what cannot be read is kept with its problem."""
     if received.problem is not None:
@@ -140,7 +144,10 @@ class Consumer:
         self._writer = writer
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
-        self._buffer = FrameBuffer(read=read)
+        self._buffer = FrameBuffer(read=read, full_at=FRAMES_PER_CALL_MAX, full=self._lay_ahead)
+        self._sending = False
+        self._ahead: Batch | None = None
+        """Laid out while the call before it is on its way."""
         self._live: dict[UUID, _Socket] = {}
         self._memories: dict[UUID, SessionMemory] = {}
         self._outage: Outage | None = Outage("start", None)
@@ -332,12 +339,13 @@ class Consumer:
         while True:
             await self._write_due()
             await self._keep_key()
-            received = self._buffer.take(FRAMES_PER_CALL_MAX)
+            batch = self._ahead or self._next_batch()
+            self._ahead = None
             through_ms = self._through_ms()
-            if received or through_ms is not None:
-                await self._write_frames(received, through_ms)
-                # What was written is let go while the database is busy with what comes next, not before it is.
-                asyncio.get_running_loop().call_soon(received.clear)
+            if batch is None and through_ms is not None:
+                batch = apply.build(self._account, UUID(int=0), "stream", (), SessionMemory())
+            if batch is not None:
+                await self._write_batch(batch if through_ms is None else batch.through(through_ms))
             elif self._stopping and not self._due:
                 return
             elif not self._due:
@@ -384,19 +392,37 @@ class Consumer:
             fence=self._fence,
         )
 
-    async def _write_frames(self, received: list[Received], through_ms: int | None) -> None:
-        entries = [one.entry for one in received]
-        session_id = received[0].session_id if received else UUID(int=0)
-        if received:
-            self._obey(session_id, entries)
+    def _next_batch(self) -> Batch | None:
+        """Everything that waits, up to a full call, laid out; None when nothing does."""
+        received = self._buffer.take(FRAMES_PER_CALL_MAX)
+        if not received:
+            return None
+        session_id, entries = received[0].session_id, [one.entry for one in received]
+        self._obey(session_id, entries)
         memory = self._memories.setdefault(session_id, SessionMemory())
         clockless = self._is_clockless(session_id)
-        batch = apply.build(
-            self._account, session_id, "stream", entries, memory, through_ms=through_ms, clockless=clockless
-        )
-        await self._send(batch)
-        self._told_ms = max((ms for ms in (self._told_ms, *(entry.venue_ms for entry in entries)) if ms), default=None)
+        return apply.build(self._account, session_id, "stream", entries, memory, clockless=clockless)
+
+    def _lay_ahead(self) -> None:
+        """Enough for a full call waits: lay it out while the database is busy, so that it need not wait for that."""
+        if self._sending and self._ahead is None and len(self._buffer) >= FRAMES_PER_CALL_MAX:
+            self._ahead = self._next_batch()
+            assert self._ahead is not None
+            self._ahead.columns  # noqa: B018 - laid out now, sent later
+
+    async def _write_batch(self, batch: Batch) -> None:
+        self._sending = True
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._lay_ahead)
+        try:
+            await self._send(batch)
+        finally:
+            self._sending = False
+        newest_ms = [frame.venue_ms for frame in batch.frames]
+        self._told_ms = max((ms for ms in (self._told_ms, *newest_ms) if ms), default=None)
         self._forget_sessions()
+        # What was written is let go while the database is busy with what comes next, not before it is.
+        loop.call_soon(_let_go, batch)
 
     async def _send(self, batch: Batch) -> None:
         try:

@@ -88,13 +88,21 @@ class FrameBuffer:
     """Frames between the sockets and the database, a queue per session, bounded in bytes over all.
 
     ``read`` makes a frame's ``entry``, before it is taken, and may not raise. It is called as frames arrive and, for
-    those that came while many waited, in between whatever else the loop does.
+    those that came while many waited, in between whatever else the loop does. ``full`` is called soon after ``full_at``
+    frames have come to wait.
     """
 
     def __init__(
-        self, limit_bytes: int = BUFFER_MAX_BYTES, *, read: Callable[[Received], object] | None = None
+        self,
+        limit_bytes: int = BUFFER_MAX_BYTES,
+        *,
+        read: Callable[[Received], object] | None = None,
+        full_at: int = 0,
+        full: Callable[[], object] | None = None,
     ) -> None:
         self.limit_bytes = limit_bytes
+        self._full_at = full_at
+        self._full = full
         self.size_bytes = 0
         self._queues: OrderedDict[UUID, deque[Received]] = OrderedDict()
         self._frames = 0
@@ -123,6 +131,8 @@ class FrameBuffer:
             self._unread.append(received)
             if len(self._unread) == 1 or self._unread[0].entry is not None:
                 self._read_next()
+        if self._frames == self._full_at and self._full is not None:
+            asyncio.get_running_loop().call_soon(self._full)
         self._stirred.set()
 
     def take(self, limit: int) -> list[Received]:
