@@ -391,6 +391,7 @@ DECLARE
         AND (v_fills IS NULL OR cardinality(v_fills) = 1
              AND (v_fills[1]).symbol = (v_orders[1]).symbol AND (v_fills[1]).order_id = (v_orders[1]).order_id);
     v_sum ledger.fills_sum;
+    v_frame_no bigint;
     v_at timestamptz;
     v_row_digest bytea;
     r record;
@@ -403,11 +404,16 @@ BEGIN
     v_digest := r.head_digest;
 
     IF v_frames > 0 THEN
-        SELECT b.first_seq, b.last_seq INTO first_seq, last_seq FROM ledger.batches b
-        WHERE b.account = p_account AND b.session_id = p_session AND b.frame_no = p_frame_no;
-        IF FOUND THEN
+        -- Calls of a session share no frame, so of those that begin before this one's end the last tells.
+        SELECT b.first_seq, b.last_seq, b.frame_no INTO first_seq, last_seq, v_frame_no FROM ledger.batches b
+        WHERE b.account = p_account AND b.session_id = p_session AND b.frame_no < p_frame_no + v_frames
+        ORDER BY b.frame_no DESC LIMIT 1;
+        IF v_frame_no = p_frame_no THEN
             repeated := true;   -- the answer of an earlier call was lost: everything is in place already
             RETURN;
+        ELSIF v_frame_no + last_seq - first_seq >= p_frame_no THEN
+            RAISE EXCEPTION 'session % has frames % to % in the journal, got % to %', p_session, v_frame_no,
+                v_frame_no + last_seq - first_seq, p_frame_no, p_frame_no + v_frames - 1 USING ERRCODE = 'unique_violation';
         END IF;
     END IF;
     first_seq := v_head + 1;
@@ -849,7 +855,7 @@ BEGIN
                 VALUES (p_account, last_seq, p_source, p_session, p_frame_no, v_at, v_kinds[1], v_venue_ms[1],
                         p_asked_seq, p_question, p_raw, p_problems[1]);
                 v_row_digest := ledger.row_digest(p_source, p_session, p_frame_no, v_at, v_kinds[1], v_venue_ms[1],
-                                                     p_asked_seq, p_question, p_raw, p_problems[1]);
+                                                  p_asked_seq, p_question, p_raw, p_problems[1]);
                 v_digest := ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, v_row_digest);
                 v_marks := substring(v_row_digest FOR 8);
                 v_unreadable := (p_problems[1] IS NOT NULL)::integer;

@@ -87,6 +87,26 @@ async def test_a_batch_sent_again_later_still_answers_its_own_numbers(conn: Any)
     assert (again.first_seq, again.last_seq) == (1, 2)
 
 
+@pytest.mark.parametrize(("first", "size"), [(2, 1), (1, 3), (3, 2), (1, 5), (2, 2)])
+async def test_no_frame_of_a_session_is_written_twice_whatever_call_it_comes_in(
+    conn: Any, first: int, size: int
+) -> None:
+    """Written are the frames 2 and 3 in one call, and 4 in another. A call that begins as one of them is that one."""
+    await known(conn)
+    session = Session(frame_no=1)
+    await apply.apply(conn, session.batch(session.entry(order("NEW")), session.entry(fill())))
+    await apply.apply(conn, session.batch(session.entry(held("BTC", "1"))))
+    before = await everything(conn)
+    session.frame_no = first - 1
+    batch = session.batch(*(session.entry(held("ETH", "1")) for _ in range(size)))
+    if first == 2:
+        assert (await apply.apply(conn, batch)).repeated
+    else:
+        with pytest.raises(asyncpg.UniqueViolationError, match="in the journal, got"):
+            await apply.apply(conn, batch)
+    assert await everything(conn) == before
+
+
 async def test_a_rest_answer_like_the_last_one_that_changes_nothing_is_not_kept(conn: Any) -> None:
     await known(conn)
     reader = rest()
