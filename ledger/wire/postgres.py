@@ -7,6 +7,7 @@ connection is never taken for a rollback, so all work must be safe to repeat.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ REFUSED = "refused by the database"
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 RETRY_PAUSE_MAX_S = 5.0
+UNSENT_BYTES = 2 * 1024 * 1024
+"""What the system may hold of a call for us: all of a large one, so that it leaves while we read the next frames."""
 
 # Away, restarting, failing over, full, or in conflict with another writer: the same work may succeed later.
 TRANSIENT = (
@@ -81,9 +84,23 @@ async def connect(url: str, *, application: str, writes: bool = True) -> Any:
         "idle_in_transaction_session_timeout": "5000",
         "default_transaction_read_only": "off" if writes else "on",
     }
-    return await asyncpg.connect(
+    conn = await asyncpg.connect(
         url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
     )
+    _hold_calls_whole(conn)
+    return conn
+
+
+def _hold_calls_whole(conn: Any) -> None:
+    """Ask the system to hold ``UNSENT_BYTES`` for this connection; it grants what its ``net.core.wmem_max`` allows.
+
+    Only where the server is reached by a file, as the embedded one is: what TCP holds the system fits to the line. The
+    driver has no word for it and does not show its socket; one that keeps it elsewhere is left as it is.
+    """
+    transport = getattr(conn, "_transport", None)
+    stream = None if transport is None else transport.get_extra_info("socket")
+    if stream is not None and stream.family == socket.AF_UNIX:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_BYTES)
 
 
 class Writer:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
-from ledger.wire.postgres import Writer
+from ledger.wire.postgres import UNSENT_BYTES, Writer
 
 ROUNDS = 20
 
@@ -52,3 +55,11 @@ async def test_an_error_of_the_drivers_own_costs_the_session_and_not_the_work(da
         assert await writer.run(work) == sessions[1] != sessions[0]
     finally:
         await writer.close()
+
+
+def test_a_large_call_leaves_at_once_where_the_server_is_reached_by_a_file(conn: Any) -> None:
+    stream = conn._transport.get_extra_info("socket")
+    if stream.family != socket.AF_UNIX:
+        pytest.skip("the server is reached over TCP, which holds what the line needs")
+    allowed_bytes = int(Path("/proc/sys/net/core/wmem_max").read_text())
+    assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) >= min(UNSENT_BYTES, allowed_bytes)
