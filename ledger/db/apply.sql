@@ -408,7 +408,7 @@ BEGIN
         SELECT b.first_seq, b.last_seq, b.frame_no INTO first_seq, last_seq, v_frame_no FROM ledger.batches b
         WHERE b.account = p_account AND b.session_id = p_session AND b.frame_no < p_frame_no + v_frames
         ORDER BY b.frame_no DESC LIMIT 1;
-        IF v_frame_no = p_frame_no THEN
+        IF v_frame_no = p_frame_no AND last_seq - first_seq + 1 >= v_frames THEN
             repeated := true;   -- the answer of an earlier call was lost: everything is in place already
             RETURN;
         ELSIF v_frame_no + last_seq - first_seq >= p_frame_no THEN

@@ -87,11 +87,12 @@ async def test_a_batch_sent_again_later_still_answers_its_own_numbers(conn: Any)
     assert (again.first_seq, again.last_seq) == (1, 2)
 
 
-@pytest.mark.parametrize(("first", "size"), [(2, 1), (1, 3), (3, 2), (1, 5), (2, 2)])
+@pytest.mark.parametrize(("first", "size"), [(2, 1), (1, 3), (3, 2), (1, 5), (2, 2), (4, 2)])
 async def test_no_frame_of_a_session_is_written_twice_whatever_call_it_comes_in(
     conn: Any, first: int, size: int
 ) -> None:
-    """Written are the frames 2 and 3 in one call, and 4 in another. A call that begins as one of them is that one."""
+    """Written are the frames 2 and 3 in one call, and 4 in another. A call that begins as one of them, and is
+    no longer, is that one; a longer one holds a frame that would be lost."""
     await known(conn)
     session = Session(frame_no=1)
     await apply.apply(conn, session.batch(session.entry(order("NEW")), session.entry(fill())))

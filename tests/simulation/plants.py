@@ -275,7 +275,10 @@ PLANTS = {
         Plant("provisional fills count at once", ("apply", _CONFIRMED, "'confirmed'")),
         Plant("a twin that comes alone counts at once", ("land_alone", "p_fill.ordinal > 1", "false")),
         Plant("a frame that comes alone claims no trade", ("land_alone", "f.trade_id IS NOT NULL", "false")),
-        Plant("a resent batch is new", ("apply", "IF v_frame_no = p_frame_no THEN", "IF false THEN")),
+        Plant(
+            "a resent batch is new",
+            ("apply", "IF v_frame_no = p_frame_no AND last_seq - first_seq + 1 >= v_frames THEN", "IF false THEN"),
+        ),
         Plant("trades never claim stream fills", ("land_fill", "IF NOT FOUND THEN", "IF true THEN")),
         Plant("claims are forgotten", ("land_fill", "v_displaced := c;", "RETURN false;")),
         Plant("fees are dropped", python=_fees_dropped),
