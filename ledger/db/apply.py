@@ -226,19 +226,7 @@ def build(
                         }
                     )
                 case Doubt():
-                    rare.setdefault("doubts", []).append(
-                        {
-                            "frame": frame,
-                            "kind": fact.kind,
-                            "subject": fact.subject,
-                            "expected": fact.expected,
-                            "actual": fact.actual,
-                            "residual": fact.residual,
-                            "at_ms": fact.at_ms,
-                            "evidence_seq": fact.evidence_seq,
-                            "resolution": fact.resolution,
-                        }
-                    )
+                    rare.setdefault("doubts", []).append({"frame": frame, **msgspec.structs.asdict(fact)})
                 case Resolution():
                     rare.setdefault("decisions", []).append(
                         {"frame": frame, "discrepancy_id": fact.discrepancy_id, "resolution": fact.resolution}

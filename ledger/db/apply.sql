@@ -29,10 +29,12 @@ $$;
 DROP FUNCTION IF EXISTS ledger.doubt;
 -- Open a discrepancy, once per content. The caller holds the account's lock. p_seq: the row that tells it; p_evidence:
 -- the one that shows it, where that is another. p_residual, p_at_ms: what is unexplained of a balance at an instant.
+-- p_uncovered_from_ms: coverage ends there while it is open.
 CREATE FUNCTION ledger.doubt(
     p_account text, p_kind text, p_subject text, p_expected text, p_actual text, p_seq bigint, p_at timestamptz,
     p_resolution text DEFAULT NULL, p_residual numeric DEFAULT NULL, p_at_ms bigint DEFAULT NULL,
-    p_evidence bigint DEFAULT NULL
+    p_evidence bigint DEFAULT NULL, p_symbol text DEFAULT NULL, p_order_id bigint DEFAULT NULL,
+    p_trade_id bigint DEFAULT NULL, p_asset text DEFAULT NULL, p_uncovered_from_ms bigint DEFAULT NULL
 ) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -46,10 +48,11 @@ BEGIN
     WHERE a.account = p_account RETURNING a.head_discrepancy INTO v_id;
     INSERT INTO ledger.discrepancies (
         account, discrepancy_id, kind, subject, expected, actual, digest, evidence_seq, opened_at, resolved_at,
-        resolution, seq, residual, at_ms
+        resolution, seq, residual, at_ms, symbol, order_id, trade_id, asset, uncovered_from_ms
     ) VALUES (
         p_account, v_id, p_kind, p_subject, p_expected, p_actual, v_digest, coalesce(p_evidence, p_seq), p_at,
-        CASE WHEN p_resolution IS NOT NULL THEN p_at END, p_resolution, p_seq, p_residual, p_at_ms
+        CASE WHEN p_resolution IS NOT NULL THEN p_at END, p_resolution, p_seq, p_residual, p_at_ms, p_symbol, p_order_id,
+        p_trade_id, p_asset, p_uncovered_from_ms
     );
     RETURN 1;
 END
@@ -183,7 +186,7 @@ BEGIN
             concat_ws('/', f.symbol, f.order_id, coalesce('t' || f.trade_id, 'f' || f.first_seq || '-' || f.first_index)),
             concat_ws(' ', f.side, f.qty, '@', f.price, 'quote', f.quote_qty, 'fee', f.fee, f.fee_asset, 'at', f.executed_ms),
             concat_ws(' ', p_side, p_qty, '@', p_price, 'quote', p_quote, 'fee', p_fee, p_fee_asset, 'at', p_executed_ms),
-            p_seq, p_at);
+            p_seq, p_at, p_symbol => f.symbol, p_order_id => f.order_id, p_trade_id => f.trade_id);
     END IF;
     UPDATE ledger.fills x SET
         side = coalesce(x.side, p_side), fee = coalesce(x.fee, p_fee), fee_asset = coalesce(x.fee_asset, p_fee_asset),
@@ -247,7 +250,8 @@ BEGIN
             PERFORM ledger.doubt(
                 p_account, 'double_frame', concat_ws('/', p_symbol, p_order_id, 'f' || f.first_seq || '-' || f.first_index),
                 'executed quantity ' || p_executed, 'one fill of ' || f.qty || ' @ ' || f.price || ' more',
-                p_seq, p_at, 'voided: the executed quantity, read twice, does not need it');
+                p_seq, p_at, 'voided: the executed quantity, read twice, does not need it', p_symbol => p_symbol,
+                p_order_id => p_order_id);
         END IF;
     END LOOP;
     RETURN v_changed;
@@ -722,7 +726,7 @@ BEGIN
         INTO orders_changed, v_conflicts;
 
         IF v_conflicts IS NOT NULL THEN
-            FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id') AS id, (c ->> 'frame')::integer AS frame,
+            FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id')::bigint AS id, (c ->> 'frame')::integer AS frame,
                             c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
                             c ->> 'other_end' AS other_end, (c ->> 'shrank')::boolean AS shrank,
                             c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed
@@ -731,17 +735,20 @@ BEGIN
                 IF r.shrank THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
-                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
+                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]), p_symbol => r.symbol,
+                        p_order_id => r.id);
                 END IF;
                 IF r.fields <> '' THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_conflict', concat_ws('/', r.symbol, r.id, r.fields), r.held, r.said,
-                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
+                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]), p_symbol => r.symbol,
+                        p_order_id => r.id);
                 END IF;
                 IF r.one_end IS NOT NULL THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'terminal_conflict', concat_ws('/', r.symbol, r.id), r.one_end, r.other_end,
-                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
+                        v_head + r.frame, ledger.moment(v_received_ms[r.frame]), p_symbol => r.symbol,
+                        p_order_id => r.id);
                 END IF;
             END LOOP;
         END IF;
@@ -751,7 +758,7 @@ BEGIN
                 resolution = 'GET order says ' || o.status
             FROM ledger.orders o
             WHERE d.account = p_account AND d.kind = 'terminal_conflict' AND d.resolved_at IS NULL
-              AND o.account = p_account AND o.status_decided AND d.subject = concat_ws('/', o.symbol, o.order_id)
+              AND o.account = p_account AND o.status_decided AND d.symbol = o.symbol AND d.order_id = o.order_id
               AND (o.symbol, o.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
@@ -760,7 +767,7 @@ BEGIN
             UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
                 resolution = 'the venue knows the order again'
             WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
-              AND d.subject IN (SELECT concat_ws('/', u.symbol, u.order_id) FROM unnest(v_orders) AS u);
+              AND (d.symbol, d.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
         END IF;
@@ -828,12 +835,14 @@ BEGIN
         FOR r IN SELECT d ->> 'kind' AS kind, d ->> 'subject' AS subject, d ->> 'expected' AS expected,
                         d ->> 'actual' AS actual, (d ->> 'frame')::integer AS frame, d ->> 'resolution' AS resolution,
                         (d ->> 'residual')::numeric AS residual, (d ->> 'at_ms')::bigint AS at_ms,
-                        (d ->> 'evidence_seq')::bigint AS evidence
+                        (d ->> 'evidence_seq')::bigint AS evidence, d ->> 'symbol' AS symbol,
+                        (d ->> 'order_id')::bigint AS order_id, (d ->> 'trade_id')::bigint AS trade_id,
+                        d ->> 'asset' AS asset, (d ->> 'uncovered_from_ms')::bigint AS uncovered_from_ms
                  FROM jsonb_array_elements(p_rare -> 'doubts') d
         LOOP
             others_changed := others_changed + ledger.doubt(
                 p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), r.resolution,
-                r.residual, r.at_ms, r.evidence);
+                r.residual, r.at_ms, r.evidence, r.symbol, r.order_id, r.trade_id, r.asset, r.uncovered_from_ms);
         END LOOP;
         FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
         LOOP

@@ -35,6 +35,18 @@ BEGIN
 END
 $$;
 
+-- Up to which instant of the venue's clock no gap is open: the oldest open gap ends it, one from the beginning leaves
+-- nothing (null). p_walked_gap: gaps up to this one count as closed, for a market that was walked over them.
+CREATE OR REPLACE FUNCTION ledger.gapless_through_ms(p_account text, p_walked_gap bigint) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN g.n = 0 THEN s.live_through_ms WHEN NOT g.from_start THEN g.from_ms END
+    FROM ledger.coverage s
+    CROSS JOIN (SELECT count(*) AS n, coalesce(bool_or(x.from_ms IS NULL), false) AS from_start, min(x.from_ms) AS from_ms
+                FROM ledger.gaps x WHERE x.account = p_account AND x.closed_at IS NULL
+                AND x.gap_id > coalesce(p_walked_gap, 0)) g
+    WHERE s.account = p_account AND s.symbol = '*'
+$$;
+
 -- The stream is up and everything before p_through_ms of the venue's clock has been written. Never moves back.
 CREATE OR REPLACE FUNCTION ledger.beat(p_account text, p_through_ms bigint) RETURNS void
 LANGUAGE sql AS $$

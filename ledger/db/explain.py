@@ -94,6 +94,7 @@ def told(finding: Finding) -> Fact | None:
                 residual,
                 finding.at_ms,
                 finding.evidence_seq,
+                asset=finding.asset,
             )
         case "unjudged":
             return Doubt(
@@ -105,6 +106,7 @@ def told(finding: Finding) -> Fact | None:
                 finding.at_ms,
                 finding.evidence_seq,
                 resolution="not judged: what is known of the missing executions is in missing_executions",
+                asset=finding.asset,
             )
         case "resolve":
             assert finding.discrepancy_id is not None
@@ -122,7 +124,7 @@ async def locks(conn: Any, account: str, *, through_ms: int) -> list[Lock]:
 async def open_locks(conn: Any, account: str) -> list[OpenLock]:
     """The locks told and not settled yet."""
     rows = await conn.fetch(
-        "SELECT discrepancy_id, subject AS asset, residual FROM ledger.discrepancies"
+        "SELECT discrepancy_id, asset, residual FROM ledger.discrepancies"
         " WHERE account = $1 AND resolved_at IS NULL AND kind = $2 ORDER BY discrepancy_id",
         account,
         LOCK,
@@ -140,6 +142,7 @@ def told_lock(lock: Lock) -> Doubt:
         Exact(format(lock.locked - lock.reserved, "f")),
         lock.as_of_ms,
         lock.seq,
+        asset=lock.asset,
     )
 
 

@@ -208,8 +208,9 @@ DECLARE
     a record;
 BEGIN
     SELECT l.head_seq INTO v_head FROM ledger.lock_account(p_account, p_fence) l;
-    SELECT least(p_through_ms, c.complete_through_ms) INTO v_cut FROM ledger_v1.coverage c
-    WHERE c.account = p_account AND c.symbol = '*' AND c.complete_through_ms IS NOT NULL;
+    -- By the gaps alone: a row set aside on one market must not stop the judging of every asset.
+    v_cut := ledger.gapless_through_ms(p_account, NULL);
+    v_cut := CASE WHEN v_cut IS NOT NULL THEN least(p_through_ms, v_cut) END;
     SELECT v.mode = 'trades' INTO v_has_trades FROM ledger.venue_state v WHERE v.account = p_account;
     -- An asset not met before begins at the account's first snapshot; one that was absent there was zero.
     IF EXISTS (SELECT FROM ledger.balances b LEFT JOIN ledger.explained e ON e.account = b.account AND e.asset = b.asset
@@ -275,7 +276,7 @@ BEGIN
                coalesce((SELECT t.total FROM ledger.truth_at(p_account, h.asset, v_cut) t), 0) AS total,
                (SELECT coalesce(sum(d.residual), 0) FROM ledger.discrepancies d
                 WHERE d.account = p_account AND d.resolved_at IS NULL AND d.kind = 'unexplained_balance'
-                AND d.subject = h.asset AND d.at_ms > h.base_ms) AS told
+                AND d.asset = h.asset AND d.at_ms > h.base_ms) AS told
         FROM held h LEFT JOIN news n ON n.asset = h.asset LEFT JOIN sums s ON s.asset = h.asset
         LEFT JOIN unknown u ON u.asset = h.asset
         ORDER BY h.asset
@@ -317,7 +318,7 @@ BEGIN
         ELSIF v_is_hole THEN
             IF v_delta = v_hole.exact OR EXISTS (
                 SELECT FROM ledger.discrepancies d WHERE d.account = p_account AND d.kind = 'unjudged_balance'
-                AND d.subject = a.asset AND d.residual = v_delta AND d.at_ms > a.through_ms
+                AND d.asset = a.asset AND d.residual = v_delta AND d.at_ms > a.through_ms
             ) THEN
                 -- What the missing executions moved is in missing_executions, or told as not judged: a new stretch begins.
                 UPDATE ledger.explained e SET base_ms = v_cut, base_total = a.total, through_ms = v_cut, total = a.total,
@@ -337,11 +338,11 @@ BEGIN
                    'explained since: the balance, fills, fees and transfers agree at ' || ledger.utc(v_cut)
             FROM ledger.discrepancies d
             WHERE d.account = p_account AND d.resolved_at IS NULL AND d.kind = 'unexplained_balance'
-              AND d.subject = a.asset AND d.at_ms > a.base_ms
+              AND d.asset = a.asset AND d.at_ms > a.base_ms
               AND (v_residual = 0 OR d.discrepancy_id = (
                   SELECT min(x.discrepancy_id) FROM ledger.discrepancies x
                   WHERE x.account = p_account AND x.resolved_at IS NULL AND x.kind = 'unexplained_balance'
-                    AND x.subject = a.asset AND x.at_ms > a.base_ms AND x.residual = -v_delta));
+                    AND x.asset = a.asset AND x.at_ms > a.base_ms AND x.residual = -v_delta));
             IF NOT FOUND THEN
                 -- What missing executions moved for certain, nobody knows when, is no part of what is told.
                 v_certain := CASE WHEN v_hole.is_whole AND NOT v_has_trades THEN coalesce(v_hole.exact, 0) ELSE 0 END;

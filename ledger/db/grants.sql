@@ -19,7 +19,8 @@ BEGIN
         GRANT USAGE ON SCHEMA ledger, ledger_v1 TO sdx_reader;
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_reader;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger_v1 TO sdx_reader;
-        GRANT EXECUTE ON FUNCTION ledger.truth_at, ledger.row_digest, ledger.chain, ledger.broken_chain TO sdx_reader;
+        GRANT EXECUTE ON FUNCTION ledger.truth_at, ledger.row_digest, ledger.chain, ledger.broken_chain,
+            ledger.gapless_through_ms TO sdx_reader;
     END IF;
 END
 $$;

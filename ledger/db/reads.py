@@ -89,9 +89,8 @@ async def _orders(conn: Any, account: str, condition: str) -> tuple[OrderKey, ..
 
 async def _disputed(conn: Any, account: str) -> tuple[OrderKey, ...]:
     rows = await conn.fetch(
-        "SELECT split_part(subject, '/', 1) AS symbol, split_part(subject, '/', 2)::bigint AS order_id"
-        " FROM ledger.discrepancies WHERE account = $1 AND kind = 'terminal_conflict' AND resolved_at IS NULL"
-        " ORDER BY discrepancy_id LIMIT $2",
+        "SELECT symbol, order_id FROM ledger.discrepancies WHERE account = $1 AND kind = 'terminal_conflict'"
+        " AND resolved_at IS NULL AND order_id IS NOT NULL ORDER BY discrepancy_id LIMIT $2",
         account,
         ASKED_ONE_BY_ONE_MAX,
     )

@@ -528,9 +528,25 @@ discrepancies = _table(
     _seq("journal row that last changed this row"),
     _amounts("discrepancies", signed=("residual",)),
     _ms("at_ms", "instant of the balance that shows it, venue clock; null: none", null=True),
+    _text("symbol", "market it is about; null: none, or not known", null=True),
+    Column("order_id", BigInteger, comment="order it is about; null: none"),
+    Column("trade_id", BigInteger, comment="trade it is about; null: none, or one without an id"),
+    _text("asset", "asset it is about; null: none", null=True),
+    _ms(
+        "uncovered_from_ms",
+        "while it is open, coverage of its market (of all markets where symbol is null) ends at this instant of the "
+        "venue clock, 0: nothing is covered; null: coverage is not touched",
+        null=True,
+    ),
     UniqueConstraint("account", "digest", name="discrepancies_digest_key"),
     Index("discrepancies_seq_idx", "account", "seq"),
     Index("discrepancies_open_idx", "account", "discrepancy_id", postgresql_where=text("resolved_at IS NULL")),
+    Index(
+        "discrepancies_uncovered_idx",
+        "account",
+        "symbol",
+        postgresql_where=text("resolved_at IS NULL AND uncovered_from_ms IS NOT NULL"),
+    ),
     comment="Everything that does not fit, with its evidence; the first truth stays in place.",
 )
 

@@ -138,10 +138,12 @@ JOIN ledger.coverage s ON s.account = c.account AND s.symbol = '*'
 CROSS JOIN LATERAL (
     -- Never past a hole: the oldest open gap ends what is known; one from the beginning leaves nothing known. A market
     -- that was walked over a gap has no hole there any more, though the gap waits for the others.
-    SELECT CASE WHEN g.n = 0 THEN s.live_through_ms WHEN NOT g.from_start THEN g.from_ms END AS through_ms
-    FROM (SELECT count(*) AS n, coalesce(bool_or(x.from_ms IS NULL), false) AS from_start, min(x.from_ms) AS from_ms
-          FROM ledger.gaps x WHERE x.account = c.account AND x.closed_at IS NULL
-          AND x.gap_id > coalesce(c.walked_gap, 0)) g
+    -- Nor past what was set aside, refused or could not be read: an open discrepancy that says so ends its market, and *.
+    SELECT nullif(least(k.through_ms, CASE WHEN k.through_ms IS NOT NULL THEN (
+               SELECT min(d.uncovered_from_ms) FROM ledger.discrepancies d
+               WHERE d.account = c.account AND d.resolved_at IS NULL AND d.uncovered_from_ms IS NOT NULL
+                 AND (c.symbol = '*' OR d.symbol IS NULL OR d.symbol = c.symbol)) END), 0) AS through_ms
+    FROM (SELECT ledger.gapless_through_ms(c.account, c.walked_gap) AS through_ms) k
 ) t;
 COMMENT ON VIEW ledger_v1.coverage IS 'Up to which instant everything is known.';
 COMMENT ON COLUMN ledger_v1.coverage.account IS 'account';
@@ -153,7 +155,7 @@ COMMENT ON COLUMN ledger_v1.coverage.live IS 'whether the stream is up now';
 
 CREATE OR REPLACE VIEW ledger_v1.discrepancies WITH (security_invoker = true) AS
 SELECT d.account, d.discrepancy_id, d.kind, d.subject, d.expected, d.actual, d.residual, d.opened_at, d.resolved_at,
-       d.resolution, d.evidence_seq, d.seq
+       d.resolution, d.evidence_seq, d.seq, d.symbol, d.order_id, d.trade_id, d.asset, d.uncovered_from_ms
 FROM ledger.discrepancies d;
 COMMENT ON VIEW ledger_v1.discrepancies IS 'Everything that does not fit, with its evidence.';
 COMMENT ON COLUMN ledger_v1.discrepancies.account IS 'account';
@@ -168,6 +170,11 @@ COMMENT ON COLUMN ledger_v1.discrepancies.resolved_at IS 'when it was settled; n
 COMMENT ON COLUMN ledger_v1.discrepancies.resolution IS 'how it was settled; null: open';
 COMMENT ON COLUMN ledger_v1.discrepancies.evidence_seq IS 'journal row that shows it';
 COMMENT ON COLUMN ledger_v1.discrepancies.seq IS 'journal row that last changed this row';
+COMMENT ON COLUMN ledger_v1.discrepancies.symbol IS 'market it is about; null: none, or not known';
+COMMENT ON COLUMN ledger_v1.discrepancies.order_id IS 'order it is about; null: none';
+COMMENT ON COLUMN ledger_v1.discrepancies.trade_id IS 'trade it is about; null: none, or one without an id';
+COMMENT ON COLUMN ledger_v1.discrepancies.asset IS 'asset it is about; null: none';
+COMMENT ON COLUMN ledger_v1.discrepancies.uncovered_from_ms IS 'while it is open, coverage of its market (of all markets where symbol is null) ends here, ms since 1970 UTC, 0: nothing is covered; null: coverage is not touched';
 
 CREATE OR REPLACE VIEW ledger_v1.journal WITH (security_invoker = true) AS
 SELECT i.account, i.seq, i.source, i.session_id, i.frame_no, i.received_at, i.kind, i.venue_ms, i.raw, i.problem

@@ -105,6 +105,14 @@ class Doubt(msgspec.Struct, frozen=True, gc=False):
     """The journal row that shows it; None: the row that carries this fact."""
     resolution: str | None = None
     """How it was settled at once; None: it is open."""
+    symbol: str | None = None
+    """The market it is about; None: none, or not known."""
+    order_id: int | None = None
+    trade_id: int | None = None
+    asset: str | None = None
+    uncovered_from_ms: int | None = None
+    """While it is open, coverage of its market (of every market where ``symbol`` is None) ends at this instant of the
+    venue's clock; 0: nothing is covered; None: coverage is not touched."""
 
 
 class Resolution(msgspec.Struct, frozen=True, gc=False):

@@ -195,7 +195,7 @@ class Course:
 
     def _hole(self, why: str) -> Doubt:
         self.has_holes = True
-        return Doubt(UNREACHABLE, f"{self.kind} {self.symbol}: {why}", None, None)
+        return Doubt(UNREACHABLE, f"{self.kind} {self.symbol}: {why}", None, None, symbol=self.symbol)
 
     def _oddities(self, page: Page) -> Iterator[Doubt]:
         """Rows the question did not ask for. The words hold no numbers: the same oddity is told once, not per page."""
@@ -214,7 +214,7 @@ class Course:
             yield self._off("oldest rows first", "another order")
 
     def _off(self, expected: str, actual: str) -> Doubt:
-        return Doubt(OFF_WINDOW, f"{self.kind} {self.symbol}", expected, actual)
+        return Doubt(OFF_WINDOW, f"{self.kind} {self.symbol}", expected, actual, symbol=self.symbol)
 
 
 def _times_ms(page: Page) -> list[int]:

@@ -287,7 +287,7 @@ class Walk:
             return
         if page.last_id is None:
             subject = f"{request.kind} {request.symbol}/{request.order_id}: a full page tells no ids"
-            self._doubt([Doubt(UNREACHABLE, subject, None, None)])
+            self._doubt([Doubt(UNREACHABLE, subject, None, None, symbol=request.symbol, order_id=request.order_id)])
             return
         yield requests.my_trades(request.symbol, order_id=request.order_id, from_id=page.last_id)
 

@@ -344,7 +344,14 @@ class Reconciler:
         self._insisted.update(request.question for request, _ in unknown)
         await self._doubt(
             [
-                Doubt("order_unknown", f"{request.symbol}/{request.order_id}", "an order that was told of before", why)
+                Doubt(
+                    "order_unknown",
+                    f"{request.symbol}/{request.order_id}",
+                    "an order that was told of before",
+                    why,
+                    symbol=request.symbol,
+                    order_id=request.order_id,
+                )
                 for request, why in unknown
             ]
         )
@@ -608,7 +615,7 @@ class Reconciler:
             if walk.refuse(request.symbol):
                 self._refused.add(request.symbol)
             else:
-                await self._doubt([Doubt("symbol_refused", request.symbol, None, str(refused))])
+                await self._doubt([Doubt("symbol_refused", request.symbol, None, str(refused), symbol=request.symbol)])
             return []
         if request.kind in ("allOrders", "myTrades") and refused.code == _TOO_WIDE and request.order_id is None:
             return walk.too_wide(request)

@@ -10,6 +10,7 @@ import pytest
 from ledger.db import coverage
 from ledger.db.coverage import Gap
 from ledger.errors import ConfigError
+from ledger.facts.types import Doubt, Resolution
 from tests.histories import ACCOUNT, T_MS, Session, column, fill, known, order, rest, rows, trade
 
 THROUGH = "SELECT complete_through_ms - $1, live FROM ledger_v1.coverage WHERE symbol = '*'"
@@ -205,3 +206,24 @@ async def test_a_stream_that_is_behind_is_live_and_covers_nothing_more(conn: Any
     assert await through(conn) == (5000, False)
     await Session().tell_nothing(conn, 0)
     assert await through(conn) == (5000, True)
+
+
+async def test_coverage_of_a_market_and_of_all_ends_where_something_was_set_aside(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    await conn.execute("INSERT INTO ledger.coverage (account, symbol) VALUES ($1, 'BTCUSDT'), ($1, 'ETHUSDT')", ACCOUNT)
+    row = Doubt("rest_row", "allOrders row 3", None, "odd", symbol="BTCUSDT", uncovered_from_ms=T_MS - 10)
+    await rest().tell(conn, row)
+    ends = "SELECT symbol, complete_through_ms - $1 FROM ledger_v1.coverage ORDER BY symbol"
+    before = dict(await rows(conn, ends, T_MS))
+    assert before["*"] == before["BTCUSDT"] == -10
+    assert before["ETHUSDT"] > -10, "another market is not touched"
+
+    await rest().tell(conn, Resolution(1, "read since"))
+    assert set(dict(await rows(conn, ends, T_MS)).values()) == {before["ETHUSDT"]}
+
+
+async def test_where_not_even_the_market_is_known_every_market_ends_there(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    await conn.execute("INSERT INTO ledger.coverage (account, symbol) VALUES ($1, 'BTCUSDT')", ACCOUNT)
+    await rest().tell(conn, Doubt("quarantined", "frame 3", None, "odd", uncovered_from_ms=0))
+    assert await column(conn, "SELECT complete_through_ms FROM ledger_v1.coverage") == [None, None]

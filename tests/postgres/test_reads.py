@@ -64,6 +64,15 @@ async def test_an_order_with_two_ends_is_disputed_until_get_order_decides(conn: 
     assert (await reads.known_state(conn, ACCOUNT)).disputed == ()
 
 
+async def test_a_market_may_have_a_slash_in_its_name(conn: Any) -> None:
+    await known(conn)
+    await Session().tell(conn, order("CANCELED", symbol="BTC/USDT"))
+    await rest().tell(conn, order("EXPIRED", symbol="BTC/USDT"))
+    assert (await reads.known_state(conn, ACCOUNT)).disputed == (("BTC/USDT", KEY[1]),)
+    await rest().tell(conn, order("EXPIRED", symbol="BTC/USDT", decides=True))
+    assert (await reads.known_state(conn, ACCOUNT)).disputed == ()
+
+
 async def test_symbols_active_lately_are_those_whose_orders_changed_since(conn: Any) -> None:
     await known(conn)
     for number, symbol in enumerate(("SOLUSDT", "BTCUSDT", "ETHUSDT"), start=1):
