@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -73,6 +74,10 @@ AdoptKey = Annotated[
 
 def main() -> None:
     """Run the program and leave with the exit code of the error, if there was one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # The venue's names are of any script: a terminal that cannot show a character shows its number.
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli()
     except LedgerError as error:
@@ -146,7 +151,7 @@ def reconcile_once(
     """Ask the venue for everything not yet covered and close every open gap."""
     loaded = settings()
     since_ms = parse_time(since, "--since") if since else None
-    names = tuple(name.upper() for name in symbol or ())
+    names = tuple(spoken_name(name, "--symbol") for name in symbol or ())
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
@@ -446,7 +451,7 @@ def sandbox_command(
         Path | None, typer.Option(help="JSON file of scripted faults.", exists=True, dir_okay=False)
     ] = None,
     rate: Annotated[float, typer.Option(help="Trading actions per second.")] = 5.0,
-    history: Annotated[int, typer.Option(min=0, help="Past orders to begin with, over 12 symbols.")] = 0,
+    history: Annotated[int, typer.Option(min=0, help="Past orders to begin with, over 13 symbols.")] = 0,
     history_days: Annotated[int, typer.Option(min=1, help="Days over which the past orders are spread.")] = 90,
     weight: Annotated[int, typer.Option("--weight-per-minute", help="REST weight it allows per minute.")] = 1200,
     child: Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input ends.")] = False,
@@ -643,6 +648,14 @@ def parse_time(text: str, option: str) -> int:
         raise typer.BadParameter(str(error), param_hint=option) from None
 
 
+def spoken_name(text: str, option: str) -> str:
+    """A market as the venue spells it."""
+    try:
+        return config.spoken_name(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
 def moment(ms: int) -> str:
     """ms since 1970 as UTC text."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
@@ -658,4 +671,6 @@ def print_json(schema: str, **content: Any) -> None:
             return value.astimezone(UTC).isoformat()
         raise TypeError(f"cannot print {type(value).__name__}")
 
-    typer.echo(json.dumps({"schema": schema, **content}, default=plain, ensure_ascii=False))
+    # Where the terminal cannot show every character, JSON has an escape of its own for them.
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    typer.echo(json.dumps({"schema": schema, **content}, default=plain, ensure_ascii=not is_unicode))

@@ -44,6 +44,8 @@ SECRETS = frozenset({"api_key", "api_secret", "database_url", "read_database_url
 # Names with our prefix that are read elsewhere or by the tests.
 _OTHER_NAMES = re.compile(r"SDX_(PG_BIN|TEST_\w+)")
 _ASSETS_OF = "assets_of_"
+NAME_MAX = 64
+"""Characters of a market or an asset."""
 _YEAR_S = 31_536_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,16 +56,27 @@ def _account_name(value: object) -> object:
     return value
 
 
+def market_name(text: str) -> str:
+    """The name of a market or an asset as the venue spells it: any script, its case kept.
+
+    Raises ValueError in words for an empty one, one beyond 64 characters, and one with a comma, a space or a character
+    that cannot be printed in it.
+    """
+    name = text.strip()
+    if not 0 < len(name) <= NAME_MAX or "," in name or not name.isprintable() or any(map(str.isspace, name)):
+        raise ValueError(
+            f"expected a name as the venue spells it, such as BTCUSDT, of 1 to {NAME_MAX} characters without comma, "
+            f"space or control characters, got {name[: NAME_MAX + 1]!r}"
+        )
+    return name
+
+
 def _names(value: object) -> object:
-    """Comma-separated text (or a TOML list) as upper-case names without repeats, in the order given."""
+    """Comma-separated text (or a TOML list) as names without repeats, in the order given."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ValueError(f"expected comma-separated names, got {value!r}")
-    names = [part.strip().upper() for part in parts if part.strip()]
-    for name in names:
-        if not re.fullmatch(r"[A-Z0-9._-]{1,32}", name):
-            raise ValueError(f"expected comma-separated names such as BTCUSDT, got {name!r}")
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys(market_name(part) for part in parts if part.strip()))
 
 
 def _pair(value: object) -> object:
@@ -351,17 +364,32 @@ def _dotenv() -> dict[str, str | None]:
 
 
 def _from_environment(variables: Mapping[str, str | None]) -> dict[str, Any]:
-    given = {
-        name.removeprefix(PREFIX).lower(): value
-        for name, value in variables.items()
-        if name.startswith(PREFIX) and name.isupper() and value and not _OTHER_NAMES.fullmatch(name)
-    }
+    given = {}
+    for name, value in ((_utf8(name), value) for name, value in variables.items() if value):
+        if name.startswith(PREFIX + _ASSETS_OF.upper()):
+            # The rest is the venue's name of a market: its case is its own.
+            given[_ASSETS_OF + name.removeprefix(PREFIX + _ASSETS_OF.upper())] = _utf8(value)
+        elif name.startswith(PREFIX) and name.isupper() and not _OTHER_NAMES.fullmatch(name):
+            given[name.removeprefix(PREFIX).lower()] = _utf8(value)
     remarks: list[str] = []
     values = _resolve(given, PREFIX, remarks)
     for key in sorted(values.keys() - _keys() - {"assets_of"}):
         del values[key]
         remarks.append(f"{PREFIX}{key.upper()} is not a setting; it is ignored")
     return {**values, "remarks": tuple(remarks)}
+
+
+def _utf8(text: str) -> str:
+    """Text of the environment or the command line, where the system's own encoding could not read its UTF-8."""
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text
+
+
+def spoken_name(text: str) -> str:
+    """A market named on the command line, as ``market_name``. Raises ValueError in words."""
+    return market_name(_utf8(text))
 
 
 def _from_toml(path: Path) -> dict[str, Any]:
@@ -398,15 +426,28 @@ def _resolve(given: Mapping[str, Any], prefix: str, remarks: list[str]) -> dict[
     for key, value in given.items():
         name = key.removesuffix("_file")
         spoken = prefix + (key.upper() if prefix == PREFIX else key)
+        if prefix == PREFIX and key.startswith(_ASSETS_OF):
+            spoken = prefix + _ASSETS_OF.upper() + key.removeprefix(_ASSETS_OF)
         if name != key and name in SECRETS:
             if given.get(name):
                 raise ConfigError(f"{spoken}: given together with the secret itself; keep one of the two")
             values[name] = _read_secret(spoken, Path(str(value)), remarks)
         elif key.startswith(_ASSETS_OF):
-            values.setdefault("assets_of", {})[key.removeprefix(_ASSETS_OF).upper()] = value
+            values.setdefault("assets_of", {})[_market_of(spoken, key.removeprefix(_ASSETS_OF))] = value
+        elif key == "assets_of" and isinstance(value, dict):
+            # A table of the TOML file: its keys may be quoted, so that a name of any script can be one.
+            pairs = {_market_of(f"{spoken}.{name}", name): pair for name, pair in value.items()}
+            values.setdefault("assets_of", {}).update(pairs)
         else:
             values[key] = value
     return values
+
+
+def _market_of(spoken: str, text: str) -> str:
+    try:
+        return market_name(text)
+    except ValueError as error:
+        raise ConfigError(f"{spoken}: {error}") from None
 
 
 def _read_secret(spoken: str, path: Path, remarks: list[str]) -> str:

@@ -15,6 +15,7 @@ from ledger.config import AccountSettings, Settings
 from ledger.db import code
 from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError, VenueRefused
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
+from ledger.stream.lease import key_in
 from ledger.venue import requests, rest_pages
 from ledger.wire import postgres
 from ledger.wire.clock import Clock
@@ -111,7 +112,7 @@ async def _key(name: str, http: VenueHttp) -> Finding:
 
 
 async def _listen_key(name: str, http: VenueHttp) -> Finding:
-    await http.send(requests.create_listen_key())
+    key_in((await http.send(requests.create_listen_key())).body)
     return Finding(f"{name}: listen key", "ok", "the user data stream can be opened")
 
 

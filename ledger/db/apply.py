@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from ledger.db.rows import BalanceRow, FillRow, Laid, OrderRow, array, numbers, words
-from ledger.facts.identity import SessionMemory
+from ledger.facts.identity import SessionMemory, transfer_key
 from ledger.facts.types import Doubt, Resolution, Settlement, Snapshot, Transfer
 
 _ARGUMENTS = 22
@@ -214,6 +214,7 @@ def build(
                             "at_ms": fact.at_ms,
                             "kind": fact.kind,
                             "amount": fact.amount,
+                            "ordinal": memory.ordinal(transfer_key(fact), once=False),
                         }
                     )
                 case Settlement():

@@ -818,11 +818,11 @@ BEGIN
 
     IF p_rare IS NOT NULL THEN
         WITH put AS (
-            INSERT INTO ledger.transfers (account, asset, at_ms, kind, amount, source, seq)
-            SELECT p_account, t ->> 'asset', (t ->> 'at_ms')::bigint, t ->> 'kind', (t ->> 'amount')::numeric, p_source,
-                   v_head + (t ->> 'frame')::integer
-            FROM jsonb_array_elements(p_rare -> 'transfers') t ORDER BY 2, 3, 4, 5
-            ON CONFLICT (account, asset, at_ms, kind, amount) DO NOTHING RETURNING 1
+            INSERT INTO ledger.transfers (account, asset, at_ms, kind, amount, ordinal, source, seq)
+            SELECT p_account, t ->> 'asset', (t ->> 'at_ms')::bigint, t ->> 'kind', (t ->> 'amount')::numeric,
+                   coalesce((t ->> 'ordinal')::integer, 1), p_source, v_head + (t ->> 'frame')::integer
+            FROM jsonb_array_elements(p_rare -> 'transfers') t ORDER BY 2, 3, 4, 5, 6
+            ON CONFLICT (account, asset, at_ms, kind, amount, ordinal) DO NOTHING RETURNING 1
         )
         SELECT count(*) INTO v_rows FROM put;
         others_changed := others_changed + v_rows;

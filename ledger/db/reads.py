@@ -337,7 +337,7 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                    AS provisional_fills,
                v.weight_used, v.blocked_until_ms, v.last_error, v.last_error_at,
                (SELECT i.problem FROM ledger.inbox i WHERE i.account = a.account AND i.problem IS NOT NULL
-                ORDER BY i.seq DESC LIMIT 1) AS last_problem
+                AND i.source = 'stream' AND i.problem NOT LIKE 'remark: %' ORDER BY i.seq DESC LIMIT 1) AS last_problem
         FROM ledger.accounts a
         LEFT JOIN ledger_v1.coverage c ON c.account = a.account AND c.symbol = '*'
         LEFT JOIN ledger.venue_state v ON v.account = a.account

@@ -426,7 +426,7 @@ snapshot_votes = _table(
 
 transfers = _table(
     "transfers",
-    ("account", "asset", "at_ms", "kind", "amount"),
+    ("account", "asset", "at_ms", "kind", "amount", "ordinal"),
     _text("account", "account the asset moved into or out of"),
     _text("asset", "asset"),
     _ms("at_ms", "when it was credited or debited"),
@@ -434,6 +434,13 @@ transfers = _table(
     _amount("amount", "positive: into the account; negative: out of it"),
     _text("source", "stream or operator"),
     _seq("journal row that told it"),
+    Column(
+        "ordinal",
+        Integer,
+        nullable=False,
+        server_default=text("1"),
+        comment="which of the equal movements of one instant it is, counted within its session",
+    ),
     _amounts("transfers", signed=("amount",)),
     _one_of("transfers", "kind", "opening", "deposit", "withdrawal", "airdrop", "fee", "other"),
     _one_of("transfers", "source", "stream", "operator"),

@@ -101,10 +101,18 @@ COMMENT ON COLUMN ledger_v1.transfers.at_ms IS 'when it was credited or debited,
 COMMENT ON COLUMN ledger_v1.transfers.source IS 'who told it: stream or operator';
 COMMENT ON COLUMN ledger_v1.transfers.seq IS 'journal row that told it';
 
+-- p_total / p_qty with 18 decimals and at least 18 significant digits, however small it is; null for no quantity.
+CREATE OR REPLACE FUNCTION ledger.unit_price(p_total numeric, p_qty numeric) RETURNS numeric
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+    SELECT CASE WHEN q.price = 0 THEN 0 ELSE round(q.price, greatest(18, 17 - floor(log(abs(q.price)))::integer)) END
+    -- A division keeps as many decimals as its terms have: enough of them for the smallest quotient there can be.
+    FROM (SELECT round(p_total, scale(p_total) + length(trunc(p_qty)::text) + 18) / nullif(p_qty, 0) AS price) q
+$$;
+
 CREATE OR REPLACE VIEW ledger_v1.missing_executions WITH (security_invoker = true) AS
 SELECT o.account, o.symbol, o.order_id, o.venue_executed_qty - o.fills_qty AS missing_qty,
        o.venue_executed_quote - o.fills_quote AS missing_quote,
-       round((o.venue_executed_quote - o.fills_quote) / (o.venue_executed_qty - o.fills_qty), 18) AS average_price
+       ledger.unit_price(o.venue_executed_quote - o.fills_quote, o.venue_executed_qty - o.fills_qty) AS average_price
 FROM ledger.orders o
 WHERE o.venue_executed_qty > o.fills_qty;
 COMMENT ON VIEW ledger_v1.missing_executions IS 'What the venue executed and no fill tells: known to be missing.';
@@ -113,7 +121,7 @@ COMMENT ON COLUMN ledger_v1.missing_executions.symbol IS 'market';
 COMMENT ON COLUMN ledger_v1.missing_executions.order_id IS 'the venue''s order id';
 COMMENT ON COLUMN ledger_v1.missing_executions.missing_qty IS 'executed quantity without a fill, base asset';
 COMMENT ON COLUMN ledger_v1.missing_executions.missing_quote IS 'its total, quote asset; null: the venue gives none';
-COMMENT ON COLUMN ledger_v1.missing_executions.average_price IS 'missing_quote / missing_qty at 18 decimals; null: not known';
+COMMENT ON COLUMN ledger_v1.missing_executions.average_price IS 'missing_quote / missing_qty, with 18 decimals and at least 18 significant digits; null: not known';
 
 CREATE OR REPLACE VIEW ledger_v1.gaps WITH (security_invoker = true) AS
 SELECT g.account, g.gap_id, g.cause, g.from_ms, g.until_ms, g.opened_at, g.closed_at, g.fills_found, g.orders_changed

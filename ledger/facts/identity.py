@@ -10,7 +10,7 @@ import hashlib
 from uuid import UUID
 
 from ledger.facts.decimals import canonical
-from ledger.facts.types import Balance, Exact, Fill
+from ledger.facts.types import Balance, Exact, Fill, Transfer
 
 REMEMBERED_MAX = 100_000
 """Fill contents and asset clocks one session remembers; the oldest go first. A frame repeated after that many others
@@ -29,6 +29,12 @@ def stream_key(fill: Fill) -> UUID:
         "" if fill.fee is None else canonical(fill.fee),
         fill.fee_asset or "",
     )
+    return UUID(bytes=hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).digest())
+
+
+def transfer_key(transfer: Transfer) -> UUID:
+    """Digest of what the event said: the venue gives a movement no id."""
+    parts = ("transfer", transfer.asset, str(transfer.at_ms), transfer.kind, canonical(transfer.amount))
     return UUID(bytes=hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).digest())
 
 

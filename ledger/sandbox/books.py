@@ -65,6 +65,8 @@ PAIRS = {
         _pair("SHIB", "USDT", "0.00000001", "1", 2_450, (400_000, 40_000_000), busy=2),
         _pair("XRP", "USDT", "0.0001", "0.1", 5_208, (200, 20_000)),
         _pair("ADA", "USDT", "0.0001", "0.1", 4_475, (200, 20_000)),
+        # Names are of any script: the venue this one follows lists such a market.
+        _pair("币安人生", "USDT", "0.0001", "0.1", 2_117, (200, 20_000)),
         _pair("LTC", "USDT", "0.01", "0.001", 8_412, (100, 10_000), debut_percent=30),
         _pair("LINK", "USDT", "0.01", "0.01", 1_433, (60, 6_000), debut_percent=60),
         _pair("DOGE", "USDT", "0.00001", "1", 16_020, (60, 6_000), debut_percent=85),
@@ -181,6 +183,7 @@ OPENING = {
     "LTC": Decimal("250.00000000"),
     "LINK": Decimal("1500.00000000"),
     "DOGE": Decimal("140000.00000000"),
+    "币安人生": Decimal("60000.00000000"),
 }
 """What the account holds before the first event."""
 

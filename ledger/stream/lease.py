@@ -20,6 +20,7 @@ import structlog
 from ledger.errors import KeyRefused, VenueBusy, VenueError, VenueRefused
 from ledger.log import hide
 from ledger.venue import requests
+from ledger.venue.rest_pages import said
 from ledger.wire.clock import Clock
 from ledger.wire.http import VenueHttp
 
@@ -133,7 +134,7 @@ class ListenKeyLease:
 
     async def _acquire(self) -> str:
         asked_s, asked_ms = self._clock.monotonic_s(), self._clock.venue_now_ms()
-        key = _key_in((await self._http.send(requests.create_listen_key())).body)
+        key = key_in((await self._http.send(requests.create_listen_key())).body)
         hide(key)
         self._answers += 1
         held = self._held
@@ -203,13 +204,17 @@ class ListenKeyLease:
             log.error("listen key lost", reason=reason)
 
 
-def _key_in(body: bytes) -> str:
+def key_in(body: bytes) -> str:
     """The key in the answer. Raises VenueBusy when there is none that could stand in an address."""
+    told: object = None
     try:
         told = json.loads(body)
         key = told.get("listenKey") if isinstance(told, dict) else None
     except (ValueError, RecursionError):
         key = None
     if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z0-9._~=+-]{1,512}", key):
-        raise VenueBusy("POST /api/v1/userDataStream: expected a listen key, got an answer without; trying again later")
+        raise VenueBusy(
+            f"POST /api/v1/userDataStream: expected a listen key, got no listen key in the answer{said(told)}; "
+            "trying again later"
+        )
     return key

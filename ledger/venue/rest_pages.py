@@ -178,11 +178,12 @@ def read(request: Request, body: bytes) -> Page:
     Raises UnreadableFrame when the body is not JSON or not of the shape this question is answered in; ask
     again.
     """
+    tree: object = None
     try:
         tree, suspect = parse(body)
         return _READERS[request.kind](request, tree, suspect)
     except UnreadableFrame as error:
-        raise UnreadableFrame(f"{request.method} {request.path}: {error}") from None
+        raise UnreadableFrame(f"{request.method} {request.path}: {error}{said(tree)}") from None
 
 
 def read_part(request: Request, part: Part) -> Page:
@@ -262,6 +263,16 @@ def error(status: int, body: bytes) -> tuple[int | None, str]:
     if not isinstance(message, str):
         return known, f"HTTP {status} without a message"
     return known, _loggable(message)
+
+
+def said(tree: object) -> str:
+    """What the venue says in an object that it sent in place of an answer; empty where it says nothing."""
+    if not isinstance(tree, dict):
+        return ""
+    code, message = tree.get("code"), tree.get("msg", tree.get("message"))
+    words = f" {_loggable(message)!r}" if isinstance(message, str) and message else ""
+    number = f" (code {shown(code)})" if isinstance(code, int | str) and not isinstance(code, bool) else ""
+    return f"; the venue says{words}{number}" if words or number else ""
 
 
 def _account(_: Request, tree: object, suspect: bool) -> Page:

@@ -13,7 +13,8 @@ import json
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 KEY_HEADER = "X-SDX-APIKEY"
 BODY_MAX_BYTES = 64 * 1024 * 1024
+INFLATED_AT_ONCE = 1024 * 1024
+"""Bytes of a compressed answer that are undone in one step."""
 STEP_TIMEOUT_S = 10.0
 """For connecting, and for each read and write."""
 CALL_TIMEOUT_S = 30.0
@@ -294,6 +297,8 @@ class VenueHttp:
             problem = f"no whole answer ({type(error).__name__})"
         except _TooLarge:
             problem = f"the answer is larger than {BODY_MAX_BYTES} bytes"
+        except _Garbled as error:
+            problem = str(error)
         if problem:
             raise VenueBusy(f"{_name(request)}: {problem}; trying again later")
         # Another answer may have set the clock right meanwhile: both times are told by the clock of now.
@@ -340,12 +345,69 @@ class _TooLarge(Exception):
     """The body is larger than anything this venue has to say."""
 
 
+class _Garbled(Exception):
+    """The body is compressed in a way that cannot be undone."""
+
+
+class _Plain:
+    """The body as it comes. ``feed`` gives the pieces of what a chunk says, each of a bounded size."""
+
+    is_whole = True
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        yield chunk
+
+
+class _Inflated:
+    """The body undone, gzip or deflate; never more than INFLATED_AT_ONCE of it at a time."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._undo = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        self._is_new = True
+
+    @property
+    def is_whole(self) -> bool:
+        return self._undo.eof
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        try:
+            if self._is_new and chunk:
+                self._is_new = False
+                # Some send deflate without the header that belongs to it: the low half of its first byte tells.
+                if self._coding == "deflate" and chunk[0] & 15 != 8:
+                    self._undo = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+            while chunk and not self._undo.eof:
+                yield self._undo.decompress(chunk, INFLATED_AT_ONCE)
+                chunk = self._undo.unconsumed_tail
+        except zlib.error as error:
+            raise _Garbled(f"the answer says that it is compressed ({self._coding}) and is not: {error}") from None
+
+
+def _undoing(coding: str) -> _Plain | _Inflated:
+    """What undoes a Content-Encoding. Raises _Garbled for one that we cannot."""
+    coding = coding.strip().lower()
+    if coding in ("", "identity"):
+        return _Plain()
+    if coding in ("gzip", "x-gzip", "deflate"):
+        return _Inflated(coding)
+    shown = re.sub(r"[^\w,. -]", "", coding)[:40]
+    raise _Garbled(f"the answer is compressed ({shown}), though it was asked for as it is (Accept-Encoding: identity)")
+
+
 async def _read(response: httpx.Response) -> bytes:
-    body = bytearray()
+    """The body, undone where it came compressed though that was not asked for; bounded before and after."""
+    body, came, undo = bytearray(), 0, _undoing(response.headers.get("content-encoding", ""))
     async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > BODY_MAX_BYTES:
+        came += len(chunk)
+        for piece in undo.feed(chunk):
+            body += piece
+            if len(body) > BODY_MAX_BYTES:
+                raise _TooLarge
+        if came > BODY_MAX_BYTES:
             raise _TooLarge
+    if came and not undo.is_whole:
+        raise _Garbled("the answer is compressed and ends too early")
     return bytes(body)
 
 
@@ -393,7 +455,10 @@ def _judge(request: Request, answer: Answer, clean: Callable[[str], str]) -> Ven
     if status == 200 and _is_json(answer.body):
         return None
     kind = re.sub(r"[^\w/+.-]", "", answer.headers.get("content-type", "unnamed content"))[:60]
-    got = f"{len(answer.body)} bytes of {kind}"
+    # A list that is empty is [], one that is null is not known.
+    got = "null" if answer.body.strip() == b"null" else f"{len(answer.body)} bytes of {kind}"
+    if got == "null" and status == 200:
+        return VenueBusy(f"{name}: expected a list or an object, got null (HTTP 200); trying again later")
     return VenueBusy(f"{name}: expected HTTP 200 with JSON, got HTTP {status} with {got}; trying again later")
 
 

@@ -20,4 +20,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    pass
+    # The older program knows one movement of a kind, amount and instant.
+    op.execute("DELETE FROM ledger.transfers WHERE ordinal > 1")
+    op.execute("ALTER TABLE ledger.transfers DROP CONSTRAINT transfers_pkey")
+    op.execute("ALTER TABLE ledger.transfers DROP COLUMN ordinal")
+    op.execute(
+        "ALTER TABLE ledger.transfers ADD CONSTRAINT transfers_pkey PRIMARY KEY (account, asset, at_ms, kind, amount)"
+    )

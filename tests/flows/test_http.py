@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import json
 import logging
 import random
-from collections.abc import AsyncIterator
+import re
+import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -318,6 +321,59 @@ async def test_a_body_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
 
     assert isinstance(error, VenueBusy)
     assert "larger than 100000 bytes" in str(error)
+
+
+def raw_deflate(page: bytes) -> bytes:
+    undone = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return undone.compress(page) + undone.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pressed"),
+    [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate)],
+)
+async def test_an_answer_that_comes_compressed_unasked_is_undone(
+    coding: str, pressed: Callable[[bytes], bytes]
+) -> None:
+    page = b'[{"symbol":"BTCUSDT","orderId":1}]' + b" " * 100_000
+    answer = reply(200, pressed(page), {"Content-Encoding": coding})
+    async with ScriptedHttp([answer]) as server, client(server) as venue:
+        assert (await venue.send(requests.open_orders())).body == page
+
+
+BAD_COMPRESSION = {
+    "cannot be undone": (b"\x8b\x03abc", "br", r"the answer is compressed \(br\), though it was asked for as it is"),
+    "is none": (b"[]", "gzip", r"the answer says that it is compressed \(gzip\) and is not: "),
+    "ends early": (gzip.compress(b"[1]" * 1000)[:-12], "gzip", "the answer is compressed and ends too early"),
+}
+
+
+@pytest.mark.parametrize(("body", "coding", "why"), BAD_COMPRESSION.values(), ids=BAD_COMPRESSION.keys())
+async def test_a_compressed_answer_that_cannot_be_undone_says_so(body: bytes, coding: str, why: str) -> None:
+    async with ScriptedHttp([reply(200, body, {"Content-Encoding": coding})]) as server, client(server) as venue:
+        error = await refusal(venue)
+
+    assert isinstance(error, VenueBusy)
+    assert re.match(f"GET /api/v1/account: {why}", str(error))
+
+
+async def test_a_small_answer_that_unpacks_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODY_MAX_BYTES", 100_000)
+    monkeypatch.setattr(http, "INFLATED_AT_ONCE", 10_000)
+    bomb = gzip.compress(b" " * 50_000_000)
+    assert len(bomb) < 100_000
+    async with ScriptedHttp([reply(200, bomb, {"Content-Encoding": "gzip"})]) as server, client(server) as venue:
+        assert "larger than 100000 bytes" in str(await refusal(venue))
+
+
+async def test_null_is_no_empty_list_and_says_its_name() -> None:
+    async with ScriptedHttp([reply(200, "null")]) as server, client(server) as venue:
+        error = await refusal(venue, requests.open_orders())
+
+    assert isinstance(error, VenueBusy)
+    assert str(error) == (
+        "GET /api/v1/openOrders: expected a list or an object, got null (HTTP 200); trying again later"
+    )
 
 
 # --- what the venue refuses ---------------------------------------------------------------------------------

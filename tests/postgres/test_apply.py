@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from itertools import permutations
 from typing import Any
 
@@ -233,6 +233,22 @@ async def test_a_transfer_told_by_two_sockets_is_one(conn: Any) -> None:
     ]
 
 
+async def test_equal_movements_of_one_millisecond_are_as_many_as_one_session_tells(conn: Any) -> None:
+    await known(conn)
+    credit = Transfer("BNB", Exact("0.00001202"), "deposit", T_MS)
+    socket, other = Session(), Session()
+    await socket.tell(conn, credit)
+    await socket.tell(conn, Transfer("BNB", Exact("0.000012020"), "deposit", T_MS))
+    await other.tell(conn, credit, credit)
+    await Session().tell(conn, credit)
+    assert await rows(conn, "SELECT amount, at_ms, seq FROM ledger_v1.transfers ORDER BY seq") == [
+        (Decimal("0.00001202"), T_MS, 1),
+        (Decimal("0.00001202"), T_MS, 2),
+    ]
+    await other.tell(conn, credit)
+    assert await conn.fetchval("SELECT count(*) FROM ledger_v1.transfers") == 3
+
+
 async def test_forty_digits_on_either_side_of_the_point_survive_digit_for_digit(conn: Any) -> None:
     await known(conn)
     await Session().tell(
@@ -346,6 +362,28 @@ async def test_what_the_venue_executed_and_no_fill_tells_is_missing_until_it_com
     assert await rows(conn, missing) == [(2, 201, Decimal("100.5"))]
     await rest().tell(conn, trade(7, 9, qty="2", price="100.5"))
     assert await rows(conn, missing) == []
+
+
+@pytest.mark.parametrize(
+    ("qty", "quote"),
+    [
+        ("2000000000", "0.00002397426713"),
+        ("7", "1"),
+        ("0.00003", "64000.1"),
+        ("300000000000", "0.00000001"),
+        ("3", "0"),
+    ],
+)
+async def test_an_average_price_has_eighteen_significant_digits_however_small_it_is(
+    conn: Any, qty: str, quote: str
+) -> None:
+    await known(conn)
+    await rest().tell(conn, order("FILLED", executed_qty=qty, executed_quote=quote))
+    price = await conn.fetchval("SELECT average_price FROM ledger_v1.missing_executions")
+    with localcontext(prec=100):
+        exact = Decimal(quote) / Decimal(qty)
+        assert abs(price - exact) <= exact.scaleb(-17) / 2
+        assert abs(price - exact) <= Decimal("5e-19")
 
 
 async def test_without_a_total_of_the_venue_only_the_missing_quantity_is_known(conn: Any) -> None:

@@ -97,7 +97,8 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest
         (
             "SDX_SYMBOLS",
             "BTC USDT",
-            "SDX_SYMBOLS: expected comma-separated names such as BTCUSDT, got 'BTC USDT'",
+            "SDX_SYMBOLS: expected a name as the venue spells it, such as BTCUSDT, of 1 to 64 characters without "
+            "comma, space or control characters, got 'BTC USDT'",
         ),
     ],
 )
@@ -139,16 +140,56 @@ def test_a_doubtful_history_start_is_refused(given: str) -> None:
 
 
 def test_symbols_come_as_text_or_list_without_repeats(tmp_path: Path) -> None:
-    assert load(symbols=" btcusdt, ETHUSDT,BTCUSDT,").symbols == ("BTCUSDT", "ETHUSDT")
-    (tmp_path / "sdx-ledger.toml").write_text('symbols = ["ethbtc"]\n')
+    assert load(symbols=" BTCUSDT, ETHUSDT,BTCUSDT,").symbols == ("BTCUSDT", "ETHUSDT")
+    (tmp_path / "sdx-ledger.toml").write_text('symbols = ["ETHBTC"]\n')
     assert load().symbols == ("ETHBTC",)
 
 
+NAMES = ["币安人生USDT", "1000SATSUSDT", "beamxUSDT", "BTC/USDT", "β-ΣUSDT", "X" * 64]
+"""Markets as venues list them."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_market_is_named_as_the_venue_spells_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDX_SYMBOLS", name)
+    monkeypatch.setenv(f"SDX_ASSETS_OF_{name}", "币安人生, usdT")
+    assert (load().symbols, load().assets_of) == ((name,), {name: ("币安人生", "usdT")})
+    assert load().notes() == ()
+
+    monkeypatch.delenv("SDX_SYMBOLS")
+    monkeypatch.delenv(f"SDX_ASSETS_OF_{name}")
+    (tmp_path / "sdx-ledger.toml").write_text(
+        f'symbols = ["{name}"]\n"assets_of_{name}" = "A,B"\n[assets_of]\n"{name}2" = "C,D"\n', "utf-8"
+    )
+    if len(name) < 64:
+        assert (load().symbols, load().assets_of) == ((name,), {name: ("A", "B"), f"{name}2": ("C", "D")})
+
+
+def test_a_name_beyond_64_characters_or_with_a_control_character_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("X" * 65, "BTC\x07USDT", "BTC\u202eUSDT", "BTC\u2028USDT"):
+        assert refusal(symbols=wrong).startswith("SDX_SYMBOLS: expected a name as the venue spells it, such as BTCUSDT")
+    monkeypatch.setenv("SDX_ASSETS_OF_" + "X" * 65, "A,B")
+    assert refusal().startswith("SDX_ASSETS_OF_" + "X" * 65 + ": expected a name as the venue spells it")
+
+
+def test_names_are_read_where_the_system_says_that_text_is_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LC_ALL=C: what came as UTF-8 is half characters to Python."""
+    spoken = "币安人生USDT".encode().decode("ascii", "surrogateescape")
+    with_locale = {"SDX_SYMBOLS": spoken, f"SDX_ASSETS_OF_{spoken}": "X,Y"}
+    monkeypatch.setattr(config.os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+    assert config._from_environment(with_locale) == {
+        "symbols": "币安人生USDT",
+        "assets_of": {"币安人生USDT": "X,Y"},
+        "remarks": (),
+    }
+    assert config.spoken_name(spoken) == "币安人生USDT"
+
+
 def test_assets_are_gathered_from_every_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "sdx-ledger.toml").write_text('assets_of_abcdef = "ABC,DEF"\nassets_of_xy = "X,Y"\n')
+    (tmp_path / "sdx-ledger.toml").write_text('assets_of_abcDEF = "abc,DEF"\nassets_of_XY = "X,Y"\n')
     monkeypatch.setenv("SDX_ASSETS_OF_XY", "XX,YY")
 
-    assert load().assets_of == {"ABCDEF": ("ABC", "DEF"), "XY": ("XX", "YY")}
+    assert load().assets_of == {"abcDEF": ("abc", "DEF"), "XY": ("XX", "YY")}
 
 
 def test_unknown_keys_of_the_file_are_named(tmp_path: Path) -> None:
@@ -266,7 +307,7 @@ def test_settings_never_change() -> None:
 def test_several_accounts_come_from_the_file(tmp_path: Path) -> None:
     (tmp_path / "k").write_text("key-of-desk\n")
     (tmp_path / "sdx-ledger.toml").write_text(
-        '[accounts.desk]\napi_key_file = "k"\napi_secret = "s3cr3t"\nsymbols = "btcusdt"\nhistory_start = 2026-01-31\n'
+        '[accounts.desk]\napi_key_file = "k"\napi_secret = "s3cr3t"\nsymbols = "BTCUSDT"\nhistory_start = 2026-01-31\n'
     )
 
     (desk,) = load().all_accounts()

@@ -370,6 +370,17 @@ def test_a_body_of_another_shape_is_never_taken_for_empty(request_: Request, bod
         read(request_, body)
 
 
+def test_an_object_in_place_of_a_list_shows_its_code_and_message() -> None:
+    with pytest.raises(UnreadableFrame) as told:
+        read(ORDERS, b'{"code":700003,"msg":"Timestamp for this request is outside\\nof the window","data":null}')
+    assert str(told.value) == (
+        "GET /api/v1/allOrders: expected a list of rows, got a dict; the venue says "
+        "'Timestamp for this request is outside of the window' (code 700003)"
+    )
+    with pytest.raises(UnreadableFrame, match=r"got a dict; the venue says \(code 0\)$"):
+        read(ORDERS, b'{"code":0,"data":[]}')
+
+
 @pytest.mark.parametrize("sample", [one for one in REST if one["kind"] == "error"], ids=name)
 def test_every_sample_of_an_error_is_understood(sample: dict[str, Any]) -> None:
     payload = sample["payload"]

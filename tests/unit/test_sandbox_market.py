@@ -216,10 +216,10 @@ def months() -> Market:
     return market
 
 
-def test_a_long_history_has_twelve_symbols_some_of_many_pages_and_some_that_come_late(months: Market) -> None:
+def test_a_long_history_has_thirteen_symbols_some_of_many_pages_and_some_that_come_late(months: Market) -> None:
     orders = {symbol: months.books.orders_of(symbol) for symbol in PAIRS}
     fills = {symbol: months.books.fills_of(symbol) for symbol in PAIRS}
-    assert len(PAIRS) == 12
+    assert len(PAIRS) == 13
     assert 12_000 <= sum(map(len, orders.values())) < 12_010
     assert sum(len(rows) > 1_000 for rows in orders.values()) >= 3
     assert sum(len(rows) > 1_000 for rows in fills.values()) >= 3
