@@ -286,6 +286,9 @@ def print_status(rows: list[dict[str, Any]]) -> None:
             table.add_row("last unreadable", row["last_problem"])
         table.add_row("missing executions", f"on {row['missing_executions']} orders")
         table.add_row("provisional fills", str(row["provisional_fills"]))
+        table.add_row("orders to check", str(row["order_checks"]))
+        if row["unknown_statuses"]:
+            table.add_row("unknown statuses", f"on {row['unknown_statuses']} orders")
         table.add_row("discrepancies open", str(row["open_discrepancies"]))
         table.add_row("weight used", "-" if row["weight_used"] is None else f"{row['weight_used']} in the last minute")
         if row["last_error"]:

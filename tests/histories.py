@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from ledger.db import apply
+from ledger.db import apply, order_checks
 from ledger.db.apply import Applied, Batch, Entry
 from ledger.db.coverage import register
 from ledger.db.rows import lay
@@ -38,6 +38,13 @@ T_MS = 1_717_372_800_000  # 2024-06-03T00:00:00Z
 async def known(conn: Any, account: str = ACCOUNT) -> str:
     await register(conn, account, rest_origin="http://127.0.0.1", key_fingerprint="k")
     return account
+
+
+async def due_orders(conn: Any, reason: str, now_ms: int, *, account: str = ACCOUNT) -> list[tuple[str, int]]:
+    """The orders that are to be asked for at that moment (venue clock) for that reason, REST trailing by nothing."""
+    await order_checks.find(conn, account, lag_ms=0)
+    checks = await order_checks.due(conn, account, now_ms=now_ms, lag_ms=0, longest_ms=86_400_000, limit=10_000)
+    return [check.key for check in checks if check.reason == reason]
 
 
 def order(status: str | None, order_id: int = ORDER_ID, **told: Any) -> Order:

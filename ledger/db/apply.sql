@@ -17,6 +17,13 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     END::smallint
 $$;
 
+-- Whether we know what a status means: that the order is over or that it is not. Null where none was told.
+CREATE OR REPLACE FUNCTION ledger.status_is_known(p_status text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT p_status IN ('PENDING_NEW', 'NEW', 'PARTIALLY_FILLED', 'PENDING_CANCEL', 'FILLED', 'CANCELED', 'EXPIRED',
+                        'EXPIRED_IN_MATCH', 'REJECTED')
+$$;
+
 -- A status with what came along with it, in the order in which statuses win.
 DO $$
 BEGIN
@@ -770,6 +777,11 @@ BEGIN
               AND (d.symbol, d.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
+            IF EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = p_account) THEN
+                DELETE FROM ledger.order_checks c
+                WHERE c.account = p_account AND c.reason IN ('unknown_to_venue', 'absent')
+                  AND (c.symbol, c.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
+            END IF;
         END IF;
     END IF;
 

@@ -15,7 +15,17 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "00
 """Every version of the tables that this program knows, oldest first; it wants the newest."""
 NEWEST = REVISIONS[-1]
 
-FILES = ("chain.sql", "coverage.sql", "leader.sql", "apply.sql", "alone.sql", "explain.sql", "views.sql", "grants.sql")
+FILES = (
+    "chain.sql",
+    "coverage.sql",
+    "leader.sql",
+    "apply.sql",
+    "alone.sql",
+    "order_checks.sql",
+    "explain.sql",
+    "views.sql",
+    "grants.sql",
+)
 
 
 @cache

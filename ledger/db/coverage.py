@@ -82,16 +82,16 @@ async def close_gap(
     gap_id: int,
     *,
     complete_from_ms: int | None,
-    suspect_ms: int | None = None,
+    moved_ms: int | None = None,
     fence: int | None = None,
 ) -> bool:
     """Every question of the walk was answered. False when another run closed it first.
 
-    ``complete_from_ms``: how far back a gap from the beginning was walked; None: to the beginning. ``suspect_ms``:
+    ``complete_from_ms``: how far back a gap from the beginning was walked; None: to the beginning. ``moved_ms``:
     orders that moved after this instant (venue clock) are asked for once more when they are quiet; None: none.
     """
     closed: bool = await conn.fetchval(
-        "SELECT ledger.close_gap($1, $2, $3, $4, $5)", account, gap_id, complete_from_ms, suspect_ms, fence
+        "SELECT ledger.close_gap($1, $2, $3, $4, $5)", account, gap_id, complete_from_ms, moved_ms, fence
     )
     return closed
 
@@ -151,19 +151,6 @@ async def walked(conn: Any, account: str, gap_id: int) -> list[WalkStep]:
         gap_id,
     )
     return [WalkStep(gap_id, **dict(row)) for row in rows]
-
-
-async def clear_suspect(conn: Any, account: str, symbol: str, order_id: int, *, quiet_ms: int) -> None:
-    """The order was asked for; that settles it unless it moved again after ``quiet_ms`` (venue clock)."""
-    await conn.execute(
-        "DELETE FROM ledger.suspects s WHERE s.account = $1 AND s.symbol = $2 AND s.order_id = $3 AND NOT EXISTS ("
-        " SELECT FROM ledger.orders o WHERE o.account = $1 AND o.symbol = $2 AND o.order_id = $3"
-        " AND o.updated_ms > $4)",
-        account,
-        symbol,
-        order_id,
-        quiet_ms,
-    )
 
 
 async def set_stream_key(conn: Any, account: str, digest: bytes, confirmed_ms: int) -> None:

@@ -118,11 +118,11 @@ $$;
 DROP FUNCTION IF EXISTS ledger.close_gap;
 -- Close a gap: every question of its walk was answered. False when it was closed before.
 --
--- p_suspect_ms: orders that the stream moved after this instant, while the gap was healed, become suspects. A frame that
--- tells no executed quantity hides what was lost before it, and an answer of REST may not have known of the frame yet.
+-- p_moved_ms: orders that the stream moved after this instant, while the gap was healed, are asked for once more. A frame
+-- that tells no executed quantity hides what was lost before it, and an answer of REST may not have known of the frame yet.
 -- Null where the venue tells its trades: nothing is hidden then.
 CREATE FUNCTION ledger.close_gap(
-    p_account text, p_gap_id bigint, p_complete_from_ms bigint, p_suspect_ms bigint, p_fence bigint
+    p_account text, p_gap_id bigint, p_complete_from_ms bigint, p_moved_ms bigint, p_fence bigint
 ) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -137,12 +137,12 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO ledger.suspects AS s (account, symbol, order_id, since_ms)
-    SELECT o.account, o.symbol, o.order_id, v_until FROM ledger.orders o
-    WHERE o.account = p_account AND o.seq > v_seq AND o.updated_ms > p_suspect_ms
+    INSERT INTO ledger.order_checks AS c (account, symbol, order_id, reason, due_ms)
+    SELECT o.account, o.symbol, o.order_id, 'moved_in_gap', v_until FROM ledger.orders o
+    WHERE o.account = p_account AND o.seq > v_seq AND o.updated_ms > p_moved_ms
       AND (o.created_ms IS NULL OR o.created_ms < v_until)
     ORDER BY o.symbol, o.order_id
-    ON CONFLICT (account, symbol, order_id) DO UPDATE SET since_ms = greatest(s.since_ms, excluded.since_ms);
+    ON CONFLICT (account, symbol, order_id, reason) DO UPDATE SET due_ms = greatest(c.due_ms, excluded.due_ms), tries = 0;
     DELETE FROM ledger.walks w WHERE w.account = p_account AND w.gap_id = p_gap_id;
     IF v_from IS NULL THEN
         UPDATE ledger.coverage c SET complete_from_ms = p_complete_from_ms

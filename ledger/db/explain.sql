@@ -171,7 +171,8 @@ LANGUAGE sql STABLE AS $$
         WHEN EXISTS (
             SELECT FROM (SELECT o.symbol FROM ledger.orders o
                          WHERE o.account = p_account AND o.wounded AND o.seq > o.told_seq
-                         UNION SELECT s.symbol FROM ledger.suspects s WHERE s.account = p_account) x
+                         UNION SELECT c.symbol FROM ledger.order_checks c
+                         WHERE c.account = p_account AND c.reason = 'moved_in_gap') x
             LEFT JOIN ledger.markets m ON m.account = p_account AND m.symbol = x.symbol
             WHERE p_asset IN (m.base, m.quote) OR m.symbol IS NULL)
             THEN 'an order may have executed more than is known, GET order decides'
@@ -368,19 +369,22 @@ END
 $$;
 
 DROP FUNCTION IF EXISTS ledger.locks_at_rest;
--- What is locked and what the open orders reserve, per asset for which that can be told: every open order fully told and
--- of a plain type, and nothing of it changed in the 2 s before p_through_ms or later.
+-- What is locked and what the open orders reserve, per asset for which that can be told: every open order fully told, in a
+-- status we know and of a plain type, and nothing of it changed in the 2 s before p_through_ms or later.
 CREATE FUNCTION ledger.locks_at_rest(p_account text, p_through_ms bigint)
 RETURNS TABLE (asset text, locked numeric, reserved numeric, as_of_ms bigint, seq bigint)
 LANGUAGE sql STABLE AS $$
     WITH resting AS (
         SELECT m.base, m.quote, o.side, o.type, o.price, o.updated_ms,
                o.orig_qty - coalesce(greatest(o.venue_executed_qty, o.fills_qty), 0) AS left_qty,
-               o.status IS NOT NULL AND o.orig_qty IS NOT NULL AND o.updated_ms <= p_through_ms - 2000
+               ledger.status_is_known(o.status) AND o.orig_qty IS NOT NULL AND o.updated_ms <= p_through_ms - 2000
                AND (o.type = 'MARKET' OR (o.type IN ('LIMIT', 'LIMIT_MAKER') AND o.side IN ('BUY', 'SELL') AND o.price > 0))
                    AS is_plain
         FROM ledger.orders o LEFT JOIN ledger.markets m ON m.account = o.account AND m.symbol = o.symbol
         WHERE o.account = p_account AND o.status_rank < 3
+          -- Archived by the venue: it ended, though nobody heard how.
+          AND NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = p_account AND c.symbol = o.symbol
+                          AND c.order_id = o.order_id AND c.reason = 'absent')
     ), reserve AS (
         SELECT CASE r.side WHEN 'BUY' THEN r.quote ELSE r.base END AS asset,
                sum(CASE WHEN r.side = 'BUY' THEN r.price * r.left_qty ELSE r.left_qty END) AS amount

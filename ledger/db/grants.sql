@@ -10,9 +10,9 @@ BEGIN
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_writer;
         GRANT INSERT ON ALL TABLES IN SCHEMA ledger TO sdx_writer;
         GRANT UPDATE ON ledger.accounts, ledger.answers, ledger.orders, ledger.fills, ledger.balances,
-            ledger.balance_history, ledger.snapshot_votes, ledger.gaps, ledger.walks, ledger.suspects, ledger.coverage,
+            ledger.balance_history, ledger.snapshot_votes, ledger.gaps, ledger.walks, ledger.order_checks, ledger.coverage,
             ledger.discrepancies, ledger.markets, ledger.explained, ledger.leases, ledger.venue_state TO sdx_writer;
-        GRANT DELETE ON ledger.snapshot_votes, ledger.walks, ledger.suspects TO sdx_writer;
+        GRANT DELETE ON ledger.snapshot_votes, ledger.walks, ledger.order_checks TO sdx_writer;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, ledger_v1 TO sdx_writer;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sdx_reader') THEN
@@ -20,7 +20,7 @@ BEGIN
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_reader;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger_v1 TO sdx_reader;
         GRANT EXECUTE ON FUNCTION ledger.truth_at, ledger.row_digest, ledger.chain, ledger.broken_chain,
-            ledger.gapless_through_ms TO sdx_reader;
+            ledger.gapless_through_ms, ledger.status_is_known TO sdx_reader;
     END IF;
 END
 $$;

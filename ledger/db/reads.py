@@ -34,17 +34,19 @@ class Known:
     covered: frozenset[str] = frozenset()
 
 
-async def known_state(conn: Any, account: str, *, missing: bool = True) -> Known:
+async def known_state(conn: Any, account: str, *, missing: bool = True, in_gap: bool = True) -> Known:
     """Everything a walk is planned from; the orders that moved last where there are too many.
 
     ``missing`` False leaves that part out: without trades over REST nothing could be done about it, and such orders
-    only grow in number.
+    only grow in number. Orders of which the venue said for good that there are none are left out, and with ``in_gap``
+    False those that are asked for by their order checks, ever more seldom.
     """
+    left_out = ("absent",) if in_gap else ("absent", "unknown_to_venue", "unknown_status", "refused")
     return Known(
         await head_seq(conn, account),
         tuple(await symbols(conn, account)),
-        await _orders(conn, account, "status_rank < 3 AND status IS NOT NULL"),
-        await _orders(conn, account, "status IS NULL OR orig_qty IS NULL"),
+        await _orders(conn, account, "status_rank < 3 AND status IS NOT NULL", left_out),
+        await _orders(conn, account, "status IS NULL OR orig_qty IS NULL", left_out),
         await _orders(conn, account, "venue_executed_qty > fills_qty") if missing else (),
         await _disputed(conn, account),
         frozenset(await _covered(conn, account)),
@@ -77,12 +79,16 @@ async def database_id(conn: Any) -> str:
     return found
 
 
-async def _orders(conn: Any, account: str, condition: str) -> tuple[OrderKey, ...]:
+async def _orders(conn: Any, account: str, condition: str, left_out: tuple[str, ...] = ()) -> tuple[OrderKey, ...]:
+    """``left_out``: reasons of order checks; orders that have one of these are not wanted."""
     rows = await conn.fetch(
-        f"SELECT symbol, order_id FROM ledger.orders WHERE account = $1 AND ({condition})"
+        f"SELECT symbol, order_id FROM ledger.orders o WHERE account = $1 AND ({condition})"
+        " AND NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = $1 AND c.symbol = o.symbol"
+        " AND c.order_id = o.order_id AND c.reason = ANY ($3))"
         " ORDER BY updated_ms DESC NULLS LAST, symbol, order_id LIMIT $2",
         account,
         ASKED_ONE_BY_ONE_MAX,
+        list(left_out),
     )
     return tuple((row["symbol"], row["order_id"]) for row in rows)
 
@@ -129,66 +135,24 @@ async def active_symbols(conn: Any, account: str, *, since_seq: int) -> list[str
     return [row["symbol"] for row in rows]
 
 
-async def to_do(conn: Any, account: str) -> tuple[bool, bool]:
-    """Whether a gap is open, and whether GET order may have to settle a doubt: one look for a reconciler at rest."""
+async def to_do(conn: Any, account: str, *, now_ms: int, longest_ms: int) -> tuple[bool, bool]:
+    """Whether a gap is open, and whether an order may have to be asked for: one look for a reconciler at rest.
+
+    ``now_ms``: venue clock. ``longest_ms``: a check due later than that from now was put off by a wrong clock.
+    """
     row = await conn.fetchrow(
         """
         SELECT EXISTS (SELECT FROM ledger.gaps WHERE account = $1 AND closed_at IS NULL) AS gaps,
                EXISTS (SELECT FROM ledger.fills WHERE account = $1 AND state = 'provisional')
                OR EXISTS (SELECT FROM ledger.orders WHERE account = $1 AND wounded AND seq > told_seq)
-               OR EXISTS (SELECT FROM ledger.suspects WHERE account = $1) AS doubts
+               OR EXISTS (SELECT FROM ledger.order_checks
+                          WHERE account = $1 AND (due_ms <= $2 OR due_ms > $2 + $3)) AS checks
         """,
         account,
+        now_ms,
+        longest_ms,
     )
-    return row["gaps"], row["doubts"]
-
-
-async def provisional_orders(conn: Any, account: str, *, until_ms: int) -> list[OrderKey]:
-    """Orders with provisional fills that have been quiet since ``until_ms`` (venue clock): REST knows all of them."""
-    rows = await conn.fetch(
-        """
-        SELECT f.symbol, f.order_id FROM ledger.fills f
-        LEFT JOIN ledger.orders o ON o.account = f.account AND o.symbol = f.symbol AND o.order_id = f.order_id
-        WHERE f.account = $1 AND f.state = 'provisional'
-        GROUP BY f.symbol, f.order_id HAVING max(greatest(f.stream_ms, o.updated_ms)) <= $2
-        ORDER BY max(f.stream_ms), f.symbol, f.order_id LIMIT $3
-        """,
-        account,
-        until_ms,
-        ASKED_ONE_BY_ONE_MAX,
-    )
-    return [(row["symbol"], row["order_id"]) for row in rows]
-
-
-async def wounded_orders(conn: Any, account: str, *, until_ms: int) -> list[OrderKey]:
-    """Orders that had lost fills when the venue last told how much was executed, and have moved on since.
-
-    Only those that were quiet since ``until_ms`` (venue clock): REST may not know of later changes yet.
-    """
-    rows = await conn.fetch(
-        """
-        SELECT symbol, order_id FROM ledger.orders WHERE account = $1 AND wounded AND seq > told_seq
-        AND updated_ms <= $2 ORDER BY updated_ms LIMIT $3
-        """,
-        account,
-        until_ms,
-        ASKED_ONE_BY_ONE_MAX,
-    )
-    return [(row["symbol"], row["order_id"]) for row in rows]
-
-
-async def suspects(conn: Any, account: str, *, until_ms: int) -> list[OrderKey]:
-    """Orders that moved while a gap was healed and have been quiet since ``until_ms`` (venue clock)."""
-    rows = await conn.fetch(
-        """
-        SELECT s.symbol, s.order_id FROM ledger.suspects s JOIN ledger.orders o USING (account, symbol, order_id)
-        WHERE s.account = $1 AND o.updated_ms <= $2 ORDER BY s.symbol, s.order_id LIMIT $3
-        """,
-        account,
-        until_ms,
-        ASKED_ONE_BY_ONE_MAX,
-    )
-    return [(row["symbol"], row["order_id"]) for row in rows]
+    return row["gaps"], row["checks"]
 
 
 async def stream_key(conn: Any, account: str) -> tuple[bytes, int] | None:
@@ -335,6 +299,10 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                 AND o.venue_executed_qty > o.fills_qty) AS missing_executions,
                (SELECT count(*) FROM ledger.fills f WHERE f.account = a.account AND f.state = 'provisional')
                    AS provisional_fills,
+               (SELECT count(DISTINCT (c.symbol, c.order_id)) FROM ledger.order_checks c
+                WHERE c.account = a.account AND c.due_ms IS NOT NULL) AS order_checks,
+               (SELECT count(*) FROM ledger.order_checks c
+                WHERE c.account = a.account AND c.reason = 'unknown_status') AS unknown_statuses,
                v.weight_used, v.blocked_until_ms, v.last_error, v.last_error_at,
                (SELECT i.problem FROM ledger.inbox i WHERE i.account = a.account AND i.problem IS NOT NULL
                 AND i.source = 'stream' AND i.problem NOT LIKE 'remark: %' ORDER BY i.seq DESC LIMIT 1) AS last_problem

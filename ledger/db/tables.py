@@ -43,7 +43,7 @@ DISTRIBUTED = frozenset(
         "transfers",
         "gaps",
         "walks",
-        "suspects",
+        "order_checks",
         "coverage",
         "discrepancies",
         "markets",
@@ -481,14 +481,23 @@ walks = _table(
     comment="How far the walk of an open gap has come, moved with the rows; gone once the gap is closed.",
 )
 
-suspects = _table(
-    "suspects",
-    ("account", "symbol", "order_id"),
+order_checks = _table(
+    "order_checks",
+    ("account", "symbol", "order_id", "reason"),
     _text("account", "account that placed the order"),
     _text("symbol", "market"),
     Column("order_id", BigInteger, nullable=False, comment="the venue's order id"),
-    _ms("since_ms", "end of the gap in which fills of the order may have been lost, venue clock"),
-    comment="Orders that moved while a gap was healed: asked for once more when they have been quiet, then gone.",
+    _text(
+        "reason",
+        "moved_in_gap, provisional_fill, missing_fills, unknown_to_venue, unknown_status or another; absent: the venue"
+        " has no such order, which agrees with what is known",
+    ),
+    _ms("due_ms", "when it is asked for next, venue clock; null: not again, the answer stands", null=True),
+    _count("tries", "how often it was asked in vain", Integer),
+    _flag("ends_coverage", "true once a discrepancy was opened that ends coverage because of it"),
+    Index("order_checks_due_idx", "account", "due_ms"),
+    comment="Orders that must be asked for again at REST: why, when, and how often it was tried; gone once an answer"
+    " settles it.",
 )
 
 coverage = _table(

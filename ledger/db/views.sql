@@ -11,7 +11,13 @@ SELECT o.account, o.symbol, o.order_id, o.client_order_id, o.side, o.type, o.tim
            WHEN o.fills_qty = o.venue_executed_qty THEN o.fills_quote
        END AS executed_quote,
        o.status, to_timestamp(o.created_ms / 1000.0) AS created_at, to_timestamp(o.updated_ms / 1000.0) AS updated_at,
-       o.updated_ms, o.seq, o.status_rank < 3 AS is_open
+       o.updated_ms, o.seq,
+       CASE
+           WHEN o.status_rank >= 3 THEN false
+           WHEN NOT ledger.status_is_known(o.status) THEN NULL
+           ELSE NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = o.account AND c.symbol = o.symbol
+                            AND c.order_id = o.order_id AND c.reason = 'absent')
+       END AS is_open
 FROM ledger.orders o;
 COMMENT ON VIEW ledger_v1.orders IS 'Newest state of every order.';
 COMMENT ON COLUMN ledger_v1.orders.account IS 'account that placed the order';
@@ -30,7 +36,7 @@ COMMENT ON COLUMN ledger_v1.orders.created_at IS 'when the order was created, UT
 COMMENT ON COLUMN ledger_v1.orders.updated_at IS 'newest transaction time the venue told, UTC';
 COMMENT ON COLUMN ledger_v1.orders.updated_ms IS 'newest transaction time the venue told, ms since 1970 UTC';
 COMMENT ON COLUMN ledger_v1.orders.seq IS 'journal row that last changed this row';
-COMMENT ON COLUMN ledger_v1.orders.is_open IS 'false once the status says that nothing more can happen to the order; true while no status was told';
+COMMENT ON COLUMN ledger_v1.orders.is_open IS 'false once nothing more can happen to the order, by its status or because the venue says that it ended long ago without an execution; true while no status was told; null: the status is one we do not know';
 
 CREATE OR REPLACE VIEW ledger_v1.fills WITH (security_invoker = true) AS
 SELECT f.account, f.symbol, f.order_id, f.trade_id, f.side, f.price, f.qty, f.quote_qty, f.quote_derived, f.fee,

@@ -25,7 +25,8 @@ from ledger.db.rows import lay
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
-from ledger.reconcile import check, plan
+from ledger.reconcile import check, order_checks, plan
+from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
 from ledger.reconcile.plan import Healing, Scope, Walk
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
@@ -55,17 +56,15 @@ LOOKS_MAX = 4
 """How often at most balances are looked at again before the next pass."""
 TELL_PROGRESS_S = 10.0
 """How often a long walk of the service says how far it is."""
-INSIST_TIMES = 10
-INSIST_EVERY_S = 2.0
-"""How often, and at least how long apart, an order the venue does not know is asked for before its gap may close."""
-INSIST_MAX = 100
+RECHECK_AFTER_S = 2.0
+"""An order the venue does not know is asked for once more before its gap closes: after this, or the lag of REST."""
+RECHECK_MAX = 100
 """Of more orders than that the venue has taken leave at once, and means it."""
 HEAR_WITHIN_S = 5.0
 """What REST tells the stream tells within so long, or within SDX_REST_LAG_S where that is longer."""
 
 _UNKNOWN_SYMBOL = -1121
 _TOO_WIDE = -1127
-_UNKNOWN_ORDER = frozenset({-2013, -2026, -2011})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,8 @@ class Outcome:
     orders_changed: int = 0
     drifts: list[check.Drift] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
-    unknown: list[tuple[Request, str]] = field(default_factory=list)
-    """Questions for orders we know and the venue said it does not, with its words."""
+    unknown: list[tuple[Request, VenueRefused]] = field(default_factory=list)
+    """Questions for orders we know and the venue said it does not, with its answer."""
     read_whole: frozenset[str] = frozenset()
     """Markets whose every order was read: there is nothing to come of asking again."""
 
@@ -193,8 +192,10 @@ class Reconciler:
         self._looks_left = 0
         self._weight_told: int | None = None
         self._has_missed = False
-        self._insisted: set[str] = set()
-        """Questions for orders that the venue insisted it does not know."""
+        self._checker = OrderChecker(
+            account, writer, clock, ask=self._ask_and_take, tell=self._tell, lag_ms=lambda: self._trail_ms
+        )
+        self._checked_s = clock.monotonic_s()
         self._healed_seq: int | None = None
         """Newest journal row when the last gap was closed; None before that."""
 
@@ -213,7 +214,7 @@ class Reconciler:
         return max(VOTE_AFTER_S, self._trail_ms / 1000)
 
     async def run(self) -> None:
-        """Heal gaps, settle provisional fills and look around quietly, until cancelled."""
+        """Close gaps, ask for orders that are due and look around quietly, until cancelled."""
         failures = 0
         while True:
             try:
@@ -237,13 +238,11 @@ class Reconciler:
 
         Raises VenueError when the venue did not answer; whatever was open is still open.
         """
-        has_gaps, has_doubts = await self._writer.run(lambda conn: reads.to_do(conn, self._account))
+        has_gaps, checked = await self._check_orders()
         gaps = await self._writer.run(lambda conn: coverage.open_gaps(conn, self._account)) if has_gaps else []
         now_s = self._clock.monotonic_s()
         if gaps:
             await self.heal(gaps)
-        elif has_doubts and await self._settle():
-            pass
         elif self._vote_s is not None and now_s >= self._vote_s:
             self._vote_s = None
             await self._compare(Outcome(), None)
@@ -253,9 +252,24 @@ class Reconciler:
             await self._look_around()
         else:
             await self._tell_weight()
-            return False
+            return checked > 0
         await self._tell_weight()
         return True
+
+    async def _check_orders(self) -> tuple[bool, int]:
+        """Ask for some of the orders that are due. Returns whether a gap is open, and for how many it asked."""
+        now_ms = self._clock.venue_now_ms()
+        has_gaps, has_checks = await self._writer.run(
+            lambda conn: reads.to_do(conn, self._account, now_ms=now_ms, longest_ms=order_checks.LONGEST_PAUSE_MS)
+        )
+        self._checked_s = self._clock.monotonic_s()
+        trades = self._capabilities is not None and self._capabilities.mode == "trades"
+        return has_gaps, await self._checker.turn(trades=trades) if has_checks else 0
+
+    async def _check_meanwhile(self) -> None:
+        """However long a backfill takes, orders that are due are asked for beside it."""
+        if self._clock.monotonic_s() - self._checked_s >= POLL_S:
+            await self._check_orders()
 
     async def _tell_weight(self) -> None:
         used = self._http.weight_used()
@@ -263,8 +277,10 @@ class Reconciler:
             await self._writer.run(lambda conn: coverage.set_weight(conn, self._account, used))
             self._weight_told = used
 
-    async def _known(self, *, missing: bool) -> Known:
-        return await self._writer.run(lambda conn: reads.known_state(conn, self._account, missing=missing))
+    async def _known(self, *, missing: bool, in_gap: bool = True) -> Known:
+        return await self._writer.run(
+            lambda conn: reads.known_state(conn, self._account, missing=missing, in_gap=in_gap)
+        )
 
     async def _head_seq(self) -> int:
         return await self._writer.run(lambda conn: reads.head_seq(conn, self._account))
@@ -283,7 +299,8 @@ class Reconciler:
             healing=Healing(gaps[0].gap_id, covers, fresh_ms, tuple(steps)),
             on_progress=on_progress or self._progress_teller(gaps[0]),
         )
-        await self._insist(outcome, gaps[0])
+        unknown = await self._recheck(outcome, gaps[0])
+        await self._checker.keep_asking(unknown, uncovered_from_ms=self._from_ms(gaps) or 0)
         for gap in gaps:
             await self._writer.run(partial(self._close_gap, gap=gap))
         log.info(
@@ -317,56 +334,38 @@ class Reconciler:
             covers, fresh_ms = gap.gap_id, max(fresh_ms, gap.until_ms + self._lag_ms)
         await self._wait_until(fresh_ms)
         scope = Scope(since_ms, symbols, strict=True)
-        return await self.walk(scope, gap=None, healing=Healing(covers=covers), on_progress=on_progress)
-
-    async def _insist(self, outcome: Outcome, gap: Gap) -> None:
-        """Ask again for orders that the venue does not know although it told of them: REST may trail behind itself.
-
-        What it insists on is noted, and holds no gap open for ever: an order may be gone for good.
-        """
+        outcome = await self.walk(scope, gap=None, healing=Healing(covers=covers), on_progress=on_progress)
         unknown = await self._still_unclear(outcome.unknown)
-        for _ in range(INSIST_TIMES):
-            hopeful = any(request.symbol not in outcome.read_whole for request, _ in unknown)
-            if not hopeful or len(unknown) > INSIST_MAX:
-                break
-            await self._clock.sleep(max(self._rules.rest_lag_s, INSIST_EVERY_S))
-            still: list[tuple[Request, str]] = []
-            for request, _ in unknown:
-                try:
-                    told, page = await self._ask(request, gap)
-                except VenueRefused as refused:
-                    if isinstance(refused, KeyRefused) or refused.code not in _UNKNOWN_ORDER:
-                        raise
-                    still.append((request, str(refused)))
-                else:
-                    await self._take(told, page, outcome, gap)
-            unknown = await self._still_unclear(still)
-        self._insisted.update(request.question for request, _ in unknown)
-        await self._doubt(
-            [
-                Doubt(
-                    "order_unknown",
-                    f"{request.symbol}/{request.order_id}",
-                    "an order that was told of before",
-                    why,
-                    symbol=request.symbol,
-                    order_id=request.order_id,
-                )
-                for request, why in unknown
-            ]
-        )
+        await self._checker.keep_asking(unknown, uncovered_from_ms=since_ms or 0 if covers else None)
+        return outcome
 
-    async def _still_unclear(self, unknown: list[tuple[Request, str]]) -> list[tuple[Request, str]]:
-        """Those of these orders that neither a list of the venue nor the stream has made clear since."""
+    async def _recheck(self, outcome: Outcome, gap: Gap) -> list[tuple[Request, VenueRefused]]:
+        """Ask once more for orders that the venue does not know although they were received: REST may trail behind
+        itself. Returns those it still does not know."""
+        unknown = await self._still_unclear(outcome.unknown)
+        hopeful = [request for request, _ in unknown if request.symbol not in outcome.read_whole]
+        if not hopeful or len(unknown) > RECHECK_MAX:
+            return unknown
+        await self._clock.sleep(max(self._rules.rest_lag_s, RECHECK_AFTER_S))
+        for request in hopeful:
+            try:
+                told, page = await self._ask(request, gap)
+            except VenueRefused as refused:
+                if isinstance(refused, KeyRefused) or refused.code not in order_checks.UNKNOWN_ORDER:
+                    raise
+            else:
+                await self._take(told, page, outcome, gap)
+        return await self._still_unclear(unknown)
+
+    async def _still_unclear(self, unknown: list[tuple[Request, VenueRefused]]) -> list[tuple[Request, VenueRefused]]:
+        """Those of these orders that neither a list of the venue nor the stream has made clear since, without those of
+        which "there is none" agrees with what is known."""
+        unknown = await self._checker.settle_agreeing(unknown)
         if not unknown:
             return []
         known = await self._known(missing=False)
         unclear = {*known.open_orders, *known.untold, *known.disputed}
-        return [
-            (request, why)
-            for request, why in unknown
-            if (request.symbol, request.order_id) in unclear and request.question not in self._insisted
-        ]
+        return [(request, why) for request, why in unknown if (request.symbol, request.order_id) in unclear]
 
     async def _close_gap(self, conn: Any, gap: Gap) -> bool:
         hidden = self._capabilities is None or self._capabilities.mode != "trades"
@@ -375,7 +374,7 @@ class Reconciler:
             self._account,
             gap.gap_id,
             complete_from_ms=self._rules.history_start_ms,
-            suspect_ms=gap.until_ms - self._trail_ms if hidden else None,
+            moved_ms=gap.until_ms - self._trail_ms if hidden else None,
             fence=self._fence,
         )
 
@@ -391,9 +390,10 @@ class Reconciler:
         """Ask everything ``plan`` wants for ``scope`` and apply the answers; ends with one account snapshot."""
         found = await self._probed()
         trades = found.mode == "trades"
+        await self._checker.find()
         walk = Walk(
             scope,
-            await self._known(missing=False),
+            await self._known(missing=False, in_gap=not quiet),
             trades=trades,
             markets=found.has_exchange_info,
             configured=self._rules.symbols,
@@ -406,7 +406,7 @@ class Reconciler:
         self._new_session()
         here.waiting.extend(walk.first())
         await self._drain(here)
-        here.waiting.extend(walk.last(await self._known(missing=trades)))
+        here.waiting.extend(walk.last(await self._known(missing=trades, in_gap=not quiet)))
         await self._drain(here)
         here.outcome.stuck, here.outcome.read_whole = walk.stuck, walk.read_whole
         await self._compare(here.outcome, gap)
@@ -418,6 +418,7 @@ class Reconciler:
         while waiting:
             if outcome.answers >= REQUESTS_PER_WALK_MAX:
                 raise VenueBusy(f"a walk of more than {REQUESTS_PER_WALK_MAX} answers; going on later")
+            await self._check_meanwhile()
             request = waiting.popleft()
             try:
                 told, page = await self._ask(request, here.gap)
@@ -605,11 +606,11 @@ class Reconciler:
         """
         if isinstance(refused, KeyRefused):
             raise refused
-        if request.order_id is not None and refused.code in _UNKNOWN_ORDER:
+        if request.order_id is not None and refused.code in order_checks.UNKNOWN_ORDER:
             log.info(
                 "order not found at the venue, asking again later", account=self._account, question=request.question
             )
-            outcome.unknown.append((request, str(refused)))
+            outcome.unknown.append((request, refused))
             return []
         if request.symbol is not None and refused.code == _UNKNOWN_SYMBOL:
             if walk.refuse(request.symbol):
@@ -659,37 +660,10 @@ class Reconciler:
         told = Told("note", f"note {name}", self._clock.venue_now_ms(), b"")
         await self._apply(told, (fact,), name, None)
 
-    async def _settle(self) -> bool:
-        """Ask GET order where the stream alone leaves a doubt, late enough for REST to know.
-
-        Orders with provisional fills are asked twice, which makes a judgement; orders that lost fills once are asked
-        again whenever they have moved on; orders that moved while a gap was healed are asked once more.
-        """
-        until_ms = self._clock.venue_now_ms() - self._trail_ms
-        provisional = await self._writer.run(
-            lambda conn: reads.provisional_orders(conn, self._account, until_ms=until_ms)
-        )
-        wounded = await self._writer.run(lambda conn: reads.wounded_orders(conn, self._account, until_ms=until_ms))
-        questions = [requests.query_order(symbol, order_id, settle=True) for symbol, order_id in provisional]
-        suspects = await self._writer.run(lambda conn: reads.suspects(conn, self._account, until_ms=until_ms))
-        questions += [
-            requests.query_order(symbol, order_id) for symbol, order_id in dict.fromkeys((*wounded, *suspects))
-        ]
-        for question in questions:
-            try:
-                told, page = await self._ask(question, None)
-                await self._take(told, page, Outcome(), None)
-            except VenueRefused as refused:
-                if isinstance(refused, KeyRefused) or refused.code not in _UNKNOWN_ORDER:
-                    raise
-                continue
-            await self._writer.run(partial(self._clear_suspect, question=question, quiet_ms=until_ms))
-        return bool(questions)
-
-    async def _clear_suspect(self, conn: Any, question: Request, quiet_ms: int) -> None:
-        assert question.symbol is not None
-        assert question.order_id is not None
-        await coverage.clear_suspect(conn, self._account, question.symbol, question.order_id, quiet_ms=quiet_ms)
+    async def _ask_and_take(self, request: Request) -> None:
+        """Ask one question that belongs to no backfill, and apply its answer."""
+        told, page = await self._ask(request, None)
+        await self._take(told, page, Outcome(), None)
 
     async def _look_around(self) -> None:
         """The quiet periodic pass over what was active lately and a share of everything else."""
@@ -706,7 +680,8 @@ class Reconciler:
         from_ms = self._clock.venue_now_ms() - plan.QUIET_OVERLAP_MS + plan.OVERLAP_MS
         self._has_missed = False
         # A market that was never walked is walked from the beginning here, and known from then on.
-        await self.walk(Scope(from_ms, names), gap=None, healing=Healing(covers=0), quiet=True)
+        outcome = await self.walk(Scope(from_ms, names), gap=None, healing=Healing(covers=0), quiet=True)
+        await self._checker.keep_asking(await self._still_unclear(outcome.unknown), uncovered_from_ms=None)
         self._quiet_seq = known.head_seq
         self._quiet_s = self._clock.monotonic_s()
         self._looks_left = LOOKS_MAX

@@ -16,7 +16,6 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from ledger.app import Mirror
 from ledger.errors import KeyRefused
-from ledger.reconcile import runner
 from ledger.sandbox import dialects, faults
 from ledger.sandbox.books import PAIRS, Order
 from ledger.sandbox.dialects import event_json
@@ -436,6 +435,7 @@ async def test_spoilt_answers_are_never_read_as_empty(database_url: str, conn: A
 
 OLD = {"history": 80, "history_days": 1}
 """Orders that no list which is asked for after a gap holds any more."""
+COVERED = "SELECT complete_through_ms FROM ledger_v1.coverage WHERE symbol = '*'"
 UNKNOWN = "SELECT count(*) FROM ledger_v1.discrepancies WHERE kind = 'order_unknown' AND resolved_at IS {}"
 
 
@@ -449,9 +449,8 @@ async def healed_while_unknown(sandbox: Sandbox, conn: Any, times: int) -> None:
 
 
 async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_knows_it_again(
-    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Any
 ) -> None:
-    monkeypatch.setattr(runner, "INSIST_TIMES", 2)
     async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
         await healed_while_unknown(sandbox, conn, 1000)
         asked = answers(sandbox, "/order", 400)
@@ -460,13 +459,19 @@ async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_know
         closed = "SELECT symbol, order_id FROM ledger_v1.orders WHERE status NOT IN ('NEW', 'PARTIALLY_FILLED')"
         resting = {order.key for order in sandbox.books.open_orders()}
         assert resting.isdisjoint({tuple(row) for row in await conn.fetch(closed)})
+        gap_ms = (await gap(conn, 2))["from_ms"]
+        assert await conn.fetchval(COVERED) == gap_ms, "coverage ends where nobody can tell what became of an order"
         await sandbox.fault({"do": "rest_not_found", "n": 0})
+        await eventually(conn, UNKNOWN.format("NULL"), lambda count: count == 0, within_s=60)
         await holds(conn, sandbox, gaps=2)
-        assert await conn.fetchval(UNKNOWN.format("NULL")) == 0
         assert await conn.fetchval(UNKNOWN.format("NOT NULL")) == noted
+        assert await conn.fetchval(COVERED) > gap_ms
+        assert await conn.fetchval("SELECT count(*) FROM ledger.order_checks WHERE reason = 'unknown_to_venue'") == 0
 
 
-async def test_a_gap_does_not_close_over_an_order_that_rest_does_not_know_yet(database_url: str, conn: Any) -> None:
+async def test_an_order_that_rest_does_not_know_yet_is_asked_for_once_more_before_its_gap_closes(
+    database_url: str, conn: Any
+) -> None:
     async with mirrored(database_url, conn, "documented", options=OLD) as (sandbox, _):
         await healed_while_unknown(sandbox, conn, 3)
         assert answers(sandbox, "/order", 400) == 3, "no order was asked for singly: the test shows nothing"

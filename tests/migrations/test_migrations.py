@@ -41,6 +41,7 @@ UNASKED = {
     "ban-drop-constraint": "the same statement puts another in its place",
     "constraint-missing-not-valid": "an upgrade reads the tables once",
     "ban-drop-function": "laid anew in the same transaction",
+    "ban-drop-table": "its rows move into the table that takes its place",
 }
 """Rules of squawk that do not fit here, and why."""
 

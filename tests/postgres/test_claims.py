@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
-from ledger.db import reads
 from ledger.facts.types import Exact, Fact, Fill
 from tests.histories import (
-    ACCOUNT,
     ORDER_ID,
     SYMBOL,
     T_MS,
     Session,
     column,
     doubts,
+    due_orders,
     fill,
     fills_of,
     known,
@@ -378,10 +377,10 @@ async def test_an_answer_that_may_not_know_of_the_newest_fill_leaves_the_order_t
     reader = rest()
     await Session().tell(conn, order("FILLED", updated_ms=T_MS + 3000), fill(3000, "2", status="FILLED"))
     await reader.tell(conn, order("PARTIALLY_FILLED", executed_qty="5"), asked_ms=3400, lag_ms=1000)
-    assert await reads.wounded_orders(conn, ACCOUNT, until_ms=T_MS + 3000) == [(SYMBOL, ORDER_ID)]
+    assert await due_orders(conn, "missing_fills", T_MS + 3000) == [(SYMBOL, ORDER_ID)]
     await reader.tell(conn, order("FILLED", executed_qty="7"), asked_ms=4000, lag_ms=1000)
     assert await order_of(conn, "executed_qty") == (7,)
-    assert await reads.wounded_orders(conn, ACCOUNT, until_ms=T_MS + 9000) == []
+    assert await due_orders(conn, "missing_fills", T_MS + 9000) == []
 
 
 async def test_a_self_trade_is_a_fill_of_each_of_its_orders(conn: Any) -> None:

@@ -12,7 +12,7 @@ from ledger.facts.decimals import exact
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fill, Order
 from ledger.wire.postgres import Writer
-from tests.histories import Session, fill, known, rest, trade
+from tests.histories import Session, due_orders, fill, known, rest, trade
 
 BATCHES, FRAMES = 64, 50
 
@@ -59,7 +59,7 @@ async def test_what_a_quiet_mirror_asks_every_second_reads_no_order_that_needs_n
     )
     before = await whole_readings(conn)
     for _ in range(10):
-        assert await reads.wounded_orders(conn, "main", until_ms=10**12) == []
+        assert await due_orders(conn, "missing_fills", 10**12, account="main") == []
     state = await reads.known_state(conn, "main", missing=False)
     assert (state.symbols, state.untold, state.open_orders) == (("BTCUSDT",), (), ())
     assert await whole_readings(conn) == before

@@ -12,6 +12,7 @@ from tests.histories import (
     SYMBOL,
     T_MS,
     Session,
+    due_orders,
     fill,
     held,
     known,
@@ -86,11 +87,11 @@ async def test_an_order_is_settled_when_its_last_doubtful_fill_is_old_enough(con
     session = Session()
     for at_ms in (0, 0, 500, 500):
         await session.tell(conn, fill(at_ms))
-    assert await reads.provisional_orders(conn, ACCOUNT, until_ms=T_MS + 499) == []
-    assert await reads.provisional_orders(conn, ACCOUNT, until_ms=T_MS + 500) == [KEY]
+    assert await due_orders(conn, "provisional_fill", T_MS + 499) == []
+    assert await due_orders(conn, "provisional_fill", T_MS + 500) == [KEY]
     for _ in range(2):
         await rest().tell(conn, order("NEW", executed_qty="2"), settled("2"))
-    assert await reads.provisional_orders(conn, ACCOUNT, until_ms=T_MS + 500) == []
+    assert await due_orders(conn, "provisional_fill", T_MS + 500) == []
 
 
 async def test_an_order_that_lost_fills_is_asked_again_once_it_moved_on_and_was_quiet(conn: Any) -> None:
@@ -131,7 +132,7 @@ async def test_an_order_whose_lost_fill_came_after_all_is_healed_by_the_next_ans
 
 
 async def wounded(conn: Any, until_ms: int) -> list[tuple[str, int]]:
-    return await reads.wounded_orders(conn, ACCOUNT, until_ms=until_ms)
+    return await due_orders(conn, "missing_fills", until_ms)
 
 
 async def test_balances_are_exact_and_the_accounts_own(conn: Any) -> None:
@@ -190,9 +191,11 @@ async def test_status_tells_each_accounts_health_and_counts(conn: Any) -> None:
         "open_discrepancies",
         "missing_executions",
         "provisional_fills",
+        "order_checks",
+        "unknown_statuses",
         "weight_used",
         "last_error",
         "last_problem",
     )
-    assert [ours[name] for name in told] == ["trades", True, 1, 0, 1, 1, 1, 1, 1, 1, 30, "e" * 2000, None]
+    assert [ours[name] for name in told] == ["trades", True, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 30, "e" * 2000, None]
     assert (theirs["account"], theirs["live"], theirs["open_gaps"]) == ("other", False, 0)

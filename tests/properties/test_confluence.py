@@ -23,7 +23,7 @@ from ledger.db import apply, reads
 from ledger.db.apply import Batch
 from ledger.sandbox.books import Books, Fill, Order
 from ledger.venue import requests
-from tests.histories import T_MS, Frame, Socket, Venue, Walker, contents_of, doubts, head_seq, known, rows
+from tests.histories import T_MS, Frame, Socket, Venue, Walker, contents_of, doubts, due_orders, head_seq, known, rows
 
 END_MS = T_MS + 3_600_000
 """When the last walk asks; long after the market's last action."""
@@ -178,7 +178,7 @@ async def walk_to_the_end(conn: Any, account: str, venue: Venue) -> None:
     for request in venue.walk(venue.truth):
         await ask(request)
     for _ in range(3):
-        for key in await reads.provisional_orders(conn, account, until_ms=END_MS):
+        for key in await due_orders(conn, "provisional_fill", END_MS, account=account):
             await ask(requests.query_order(*key, settle=True))
     for _ in range(2):
         await ask(requests.account())

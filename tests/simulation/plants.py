@@ -7,21 +7,22 @@ attribute (which must exist). One that no longer fits the program is an error, n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 from unittest import mock
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from msgspec import structs
 
-from ledger.db import coverage, reads, rows
+from ledger.db import coverage, order_checks, reads, rows
 from ledger.db.apply import WalkStep
 from ledger.errors import VenueBusy
 from ledger.facts.identity import SessionMemory
 from ledger.reconcile import plan
+from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.course import Course
 from ledger.reconcile.plan import Walk
 from ledger.reconcile.runner import Reconciler
@@ -227,18 +228,37 @@ def _broken_walks_are_done() -> AbstractContextManager[Any]:
     return mock.patch.object(coverage, "walked", all_done)
 
 
-def _lag_ignored(name: str) -> Patch:
-    """What REST may not know yet is judged already."""
-    ask: Callable[..., Awaitable[Any]] = getattr(reads, name)
+def _lag_ignored() -> AbstractContextManager[Any]:
+    """Orders are asked for though REST may not know of their newest move yet."""
+    due = order_checks.due
 
-    async def early(conn: Any, account: str, *, until_ms: int) -> Any:
-        return await ask(conn, account, until_ms=until_ms + 3_600_000)
+    async def early(conn: Any, account: str, *, now_ms: int, **options: Any) -> Any:
+        return await due(conn, account, **options | {"now_ms": now_ms + 3_600_000, "lag_ms": 0})
 
-    return _attribute(reads, name, early)
+    return mock.patch.object(order_checks, "due", early)
 
 
-async def _nothing(*_: Any, **__: Any) -> list[Any]:
-    return []
+def _checks_forgotten() -> AbstractContextManager[Any]:
+    """A process that starts knows nothing of the order checks of the one before."""
+    turn, find = OrderChecker.turn, OrderChecker.find
+    started: WeakSet[OrderChecker] = WeakSet()
+
+    async def forget(self: OrderChecker) -> None:
+        if self not in started:
+            started.add(self)
+            await self._writer.run(
+                lambda conn: conn.execute("DELETE FROM ledger.order_checks WHERE account = $1", self._account)
+            )
+
+    async def forgetful(self: OrderChecker, **options: Any) -> int:
+        await forget(self)
+        return await turn(self, **options)
+
+    async def finding(self: OrderChecker) -> None:
+        await forget(self)
+        await find(self)
+
+    return mock.patch.multiple(OrderChecker, turn=forgetful, find=finding)
 
 
 async def _none(*_: Any, **__: Any) -> None:
@@ -311,9 +331,17 @@ PLANTS = {
         Plant(
             "settled before REST knows",
             ("apply", "o.updated_ms > v_venue_ms[(s ->> 'frame')::integer] - p_lag_ms", "false"),
-            _lag_ignored("provisional_orders"),
+            _lag_ignored,
         ),
-        Plant("orders that lost fills are not asked again", python=_attribute(reads, "wounded_orders", _nothing)),
+        Plant(
+            "orders that lost fills are not asked again",
+            (
+                "find_order_checks",
+                "'missing_fills', o.updated_ms FROM ledger.orders o\n        WHERE o.account = p_account AND",
+                "'missing_fills', o.updated_ms FROM ledger.orders o\n        WHERE false AND o.account = p_account AND",
+            ),
+        ),
+        Plant("order checks are forgotten at a restart", python=_checks_forgotten),
         # gaps and coverage
         Plant("no overlap", python=_attribute(plan, "OVERLAP_MS", 0)),
         Plant("a walk broken off counts as done", python=_broken_walks_are_done),

@@ -1,0 +1,46 @@
+-- Which orders must be asked for again at REST. One table says so (ledger.order_checks); what the orders and fills
+-- themselves show is entered here, and taken out once they show it no more.
+
+DROP FUNCTION IF EXISTS ledger.find_order_checks;
+-- Enter the orders whose own rows show that they must be asked for: fills that may be doubled frames, fills known to be
+-- missing on an order that has moved on since, a status nobody knows. Take out those that show it no more.
+-- p_lag_ms: REST may trail the stream by this much, so what moved is due so much later.
+CREATE FUNCTION ledger.find_order_checks(p_account text, p_lag_ms bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM ledger.order_checks c
+    WHERE c.account = p_account AND CASE c.reason
+        WHEN 'provisional_fill' THEN NOT EXISTS (
+            SELECT FROM ledger.fills f WHERE f.account = p_account AND f.symbol = c.symbol AND f.order_id = c.order_id
+            AND f.state = 'provisional')
+        WHEN 'missing_fills' THEN NOT EXISTS (
+            SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = c.symbol AND o.order_id = c.order_id
+            AND o.wounded AND o.seq > o.told_seq)
+        WHEN 'unknown_status' THEN NOT EXISTS (
+            SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = c.symbol AND o.order_id = c.order_id
+            AND o.status_rank < 3 AND NOT ledger.status_is_known(o.status))
+        -- Executed after all: the venue's answer was of before.
+        WHEN 'absent' THEN EXISTS (
+            SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = c.symbol AND o.order_id = c.order_id
+            AND greatest(o.venue_executed_qty, o.fills_qty) > 0)
+    END;
+    INSERT INTO ledger.order_checks (account, symbol, order_id, reason, due_ms)
+    SELECT p_account, x.symbol, x.order_id, x.reason, coalesce(x.moved_ms, 0) + p_lag_ms
+    FROM (
+        SELECT f.symbol, f.order_id, 'provisional_fill' AS reason, max(greatest(f.stream_ms, o.updated_ms)) AS moved_ms
+        FROM ledger.fills f
+        LEFT JOIN ledger.orders o ON o.account = f.account AND o.symbol = f.symbol AND o.order_id = f.order_id
+        WHERE f.account = p_account AND f.state = 'provisional' GROUP BY f.symbol, f.order_id
+        UNION ALL
+        SELECT o.symbol, o.order_id, 'missing_fills', o.updated_ms FROM ledger.orders o
+        WHERE o.account = p_account AND o.wounded AND o.seq > o.told_seq
+        UNION ALL
+        SELECT o.symbol, o.order_id, 'unknown_status', o.updated_ms FROM ledger.orders o
+        WHERE o.account = p_account AND o.status_rank < 3 AND NOT ledger.status_is_known(o.status)
+    ) x
+    WHERE NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = p_account AND c.symbol = x.symbol
+                      AND c.order_id = x.order_id AND c.reason = x.reason)
+    ORDER BY x.symbol, x.order_id, x.reason LIMIT 10000
+    ON CONFLICT DO NOTHING;
+END
+$$;
