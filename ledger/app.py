@@ -158,12 +158,16 @@ class Mirror:
         self._account = account
         self._clock = clock
         self._http = http
-        self._admin = Writer(db.writer_url, application=f"sdx-ledger {account.name}")
-        self._stream_writer = Writer(db.writer_url, application=f"sdx-ledger stream {account.name}")
-        self._reconcile_writer = Writer(db.writer_url, application=f"sdx-ledger reconcile {account.name}")
-        self._lead_writer = Writer(db.writer_url, application=f"sdx-ledger lead {account.name}")
+        self._admin = Writer(db.writer_url, application=f"sdx-ledger {account.name}", account=account.name)
+        self._stream_writer = Writer(
+            db.writer_url, application=f"sdx-ledger stream {account.name}", account=account.name
+        )
+        self._reconcile_writer = Writer(
+            db.writer_url, application=f"sdx-ledger reconcile {account.name}", account=account.name
+        )
+        self._lead_writer = Writer(db.writer_url, application=f"sdx-ledger lead {account.name}", account=account.name)
         self._heads = heads.Keeper(settings.data_dir, account.name)
-        self._head_writer = Writer(db.writer_url, application=f"sdx-ledger head {account.name}")
+        self._head_writer = Writer(db.writer_url, application=f"sdx-ledger head {account.name}", account=account.name)
         self.leads = False
         """Whether this process is the one that writes, as far as it knows."""
         self.lease = self._new_lease()
@@ -218,6 +222,8 @@ class Mirror:
                 conn, self.name, rest_origin=origin(self._settings), key_fingerprint=self._fingerprint()
             )
         )
+        # What a process that was killed said last; whoever is paused now says it again in a moment.
+        await self._admin.run(lambda conn: coverage.set_paused(conn, self.name, None))
         await self._obey_block()
         self._http.on_blocked = self._remember_block
         if known.key_fingerprint != self._fingerprint():
@@ -505,7 +511,8 @@ async def _tell(db: Database, account: str, error: Exception) -> None:
     )
     writer = Writer(db.writer_url, application=f"sdx-ledger {account}")
     try:
-        await writer.run(lambda conn: coverage.set_error(conn, account, words))
+        async with asyncio.timeout(ACCOUNT_PAUSE_S):
+            await writer.run(lambda conn: coverage.set_error(conn, account, words))
     except Exception as refused:
         log.error("its error could not be kept", account=account, error=str(refused))
     finally:

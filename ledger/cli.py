@@ -275,6 +275,9 @@ def print_status(rows: list[dict[str, Any]]) -> None:
         table.add_row("venue", row["rest_origin"])
         led = f"{row['leader']}, since {row['led_since']:%Y-%m-%d %H:%M:%S} UTC" if row["led"] else "NOBODY"
         table.add_row("mirrored by", led)
+        if row["paused_error"]:
+            since = f"since {row['paused_since']:%Y-%m-%d %H:%M:%S} UTC: {row['paused_error']}"
+            table.add_row("PAUSED", escape(since))
         table.add_row("recovery mode", row["mode"] or "not probed yet")
         table.add_row("live", "yes" if row["live"] else "NO")
         table.add_row("complete through", moment(through) if through else "nothing yet")

@@ -424,7 +424,7 @@ BEGIN
             RETURN;
         ELSIF v_frame_no + last_seq - first_seq >= p_frame_no THEN
             RAISE EXCEPTION 'session % has frames % to % in the journal, got % to %', p_session, v_frame_no,
-                v_frame_no + last_seq - first_seq, p_frame_no, p_frame_no + v_frames - 1 USING ERRCODE = 'unique_violation';
+                v_frame_no + last_seq - first_seq, p_frame_no, p_frame_no + v_frames - 1 USING ERRCODE = 'SDX02';   -- no content: a mistake of the caller
         END IF;
     END IF;
     first_seq := v_head + 1;

@@ -142,6 +142,17 @@ async def set_error(conn: Any, account: str, error: str) -> None:
     )
 
 
+async def set_paused(conn: Any, account: str, problem: str | None) -> None:
+    """The database refuses the work of this account, and why; None: it works again. For ``status``."""
+    await conn.execute(
+        "UPDATE ledger.venue_state SET paused_error = $2,"
+        " paused_since = CASE WHEN $2::text IS NOT NULL THEN coalesce(paused_since, clock_timestamp()) END"
+        " WHERE account = $1 AND (paused_error IS NOT NULL OR $2::text IS NOT NULL)",
+        account,
+        None if problem is None else problem[:2000],
+    )
+
+
 async def walked(conn: Any, account: str, gap_id: int) -> list[WalkStep]:
     """How far the walk of a gap had come when it was broken off; empty for one that never began."""
     rows = await conn.fetch(

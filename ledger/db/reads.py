@@ -303,7 +303,7 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                 WHERE c.account = a.account AND c.due_ms IS NOT NULL) AS order_checks,
                (SELECT count(*) FROM ledger.order_checks c
                 WHERE c.account = a.account AND c.reason = 'unknown_status') AS unknown_statuses,
-               v.weight_used, v.blocked_until_ms, v.last_error, v.last_error_at,
+               v.weight_used, v.blocked_until_ms, v.last_error, v.last_error_at, v.paused_error, v.paused_since,
                (SELECT i.problem FROM ledger.inbox i WHERE i.account = a.account AND i.problem IS NOT NULL
                 AND i.source = 'stream' AND i.problem NOT LIKE 'remark: %' ORDER BY i.seq DESC LIMIT 1) AS last_problem
         FROM ledger.accounts a

@@ -626,5 +626,7 @@ venue_state = _table(
     Column("weight_used", Integer, nullable=True, comment="REST weight spent in the last minute"),
     _text("last_error", "newest error of the service, without secrets", null=True),
     _at("last_error_at", "when it happened", null=True),
+    _text("paused_error", "why the database refuses to write for this account; null: it does not", null=True),
+    _at("paused_since", "since when, database clock; null: it does not", null=True),
     comment="What the service knows of the venue and of its own health; for status, and kept over restarts.",
 )

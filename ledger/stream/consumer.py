@@ -42,6 +42,10 @@ BEAT_S = 1.0
 KEY_PAUSE_S = 300.0
 ROTATE = "rotate"
 DEAF = "deaf"
+DRAIN_S = 3.0
+"""How long a stop waits for a database that is away or refuses to work, to write what had arrived."""
+SLOW_CALL_S = 2.0
+"""A call that takes longer shows that frames come faster than they are written."""
 ROTATE_AGAIN_S = 10.0
 """Pause after a rotation whose new socket could not be opened; the old one goes on meanwhile."""
 
@@ -146,6 +150,7 @@ class Consumer:
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._buffer = FrameBuffer(read=read, full_at=FRAMES_PER_CALL_MAX, full=self._lay_ahead)
         self._sending = False
+        self._sent_s = 0.0
         self._ahead: Batch | None = None
         """Laid out while the call before it is on its way."""
         self._live: dict[UUID, _Socket] = {}
@@ -179,17 +184,37 @@ class Consumer:
             # Only now: a writer that finds nothing due would end before the last frames and the end itself are written.
             self._stopping = True
             self._buffer.wake()
+            await self._drained(writing)
+
+    async def _drained(self, writing: asyncio.Task[None]) -> None:
+        """What had arrived is written, or given up where the database does not take it: the next start opens a gap."""
+        while not writing.done():
+            await asyncio.wait((writing,), timeout=DRAIN_S)
+            if not writing.done() and self._writer.waits:
+                log.warning("stopped before everything was written, which will be a gap", account=self._account)
+                writing.cancel()
+                await asyncio.wait((writing,))
+        if not writing.cancelled():
             await writing
 
     def doubt(self, since_ms: int) -> None:
         """REST tells what no socket brought since ``since_ms`` (venue clock): all of them are deaf, whatever they ping.
 
-        Every socket ends now; the gap runs from the last frame that came before that.
+        Every socket ends now; the gap runs from the last frame that came before that. Nothing happens while frames wait
+        for the database: they may say it all, and nobody could know yet.
         """
+        if self._is_behind():
+            log.info("frames wait to be written, so no socket is taken for deaf", account=self._account)
+            return
         since_ms = min(since_ms, self._told_ms or since_ms)
         for socket in self._live.values():
             if not socket.told.done():
                 socket.told.set_result((DEAF, since_ms))
+
+    def _is_behind(self) -> bool:
+        """Whether the database takes frames later than they come, or not at all."""
+        slow = self._sending and self._clock.monotonic_s() - self._sent_s > SLOW_CALL_S
+        return self._writer.waits or slow or len(self._buffer) >= FRAMES_PER_CALL_MAX
 
     @staticmethod
     async def _watch(writing: asyncio.Task[None]) -> None:
@@ -411,7 +436,7 @@ class Consumer:
             self._ahead.columns  # noqa: B018 - laid out now, sent later
 
     async def _write_batch(self, batch: Batch) -> None:
-        self._sending = True
+        self._sending, self._sent_s = True, self._clock.monotonic_s()
         loop = asyncio.get_running_loop()
         loop.call_soon(self._lay_ahead)
         try:

@@ -1,7 +1,8 @@
 """PostgreSQL: connections, retries, the schema that is there. Nothing outside ``wire`` knows the driver.
 
-Always holds: work handed to a ``Writer`` is tried again, unchanged, for as long as the database is away; a lost
-connection is never taken for a rollback, so all work must be safe to repeat.
+Always holds: work handed to a ``Writer`` is tried again, unchanged, for as long as the database is away or refuses to
+work; only what the rows say can be refused for good. A lost connection is never taken for a rollback, so all work must
+be safe to repeat.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import asyncpg
 import structlog
 
-from ledger.db import code
+from ledger.db import code, coverage, refusals
 from ledger.errors import DatabaseError, Fenced
 
 T = TypeVar("T")
@@ -29,11 +30,15 @@ REFUSED = "refused by the database"
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
 RETRY_PAUSE_MAX_S = 5.0
+TELL_WITHIN_S = 2.0
+"""How long a writer that is refused tries to say so in the database's own status."""
+REMIND_EVERY_S = 60.0
+"""How often the log says again that the database refuses to work."""
 UNSENT_BYTES = 2 * 1024 * 1024
 """What the system may hold of a call for us: all of a large one, so that it leaves while we read the next frames."""
 
-# Away, restarting, failing over, full, or in conflict with another writer: the same work may succeed later.
-TRANSIENT = (
+# Away, restarting or failing over: the same work may succeed later.
+AWAY = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -41,23 +46,13 @@ TRANSIENT = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.PostgresIOError,
     # What the driver says, instead of InterfaceError, when a session ends between two statements of a transaction.
     asyncpg.InternalClientError,
 )
-
-
-def _lock_conflict(error: BaseException) -> bool:
-    kinds = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
-    return isinstance(error, kinds)
+# In conflict with another writer: the same work succeeds in a moment, on the same connection.
+CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 
 def in_words(error: BaseException) -> str:
@@ -66,13 +61,29 @@ def in_words(error: BaseException) -> str:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the database understood the work and refuses its content (a check, a cast): repeating cannot help."""
-    return isinstance(error, asyncpg.PostgresError) and not isinstance(error, TRANSIENT)
+    """Whether the work was understood and what its rows say is refused, here or at the server: repeating cannot help.
+
+    Nothing but content counts (db/refusals.py); every other error is waited out. What the driver cannot put into the
+    form that the server wants is content too: it raises that as an error of class 22.
+    """
+    if not isinstance(error, asyncpg.PostgresError):
+        return False
+    names = [getattr(error, f"{name}_name", None) for name in ("schema", "table", "column", "constraint")]
+    return refusals.is_content(error.sqlstate, *names)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of the server's word; None: it is none, or has none."""
+    return getattr(error, "sqlstate", None)
 
 
 def refusal(error: BaseException) -> str:
     """What the database said, for the journal: without the row, which may be the account's."""
-    return f"{REFUSED}: {getattr(error, 'message', error)}"
+    message = getattr(error, "message", None)
+    if message is None:  # the driver's own words quote the value
+        message = f"a value cannot be sent to it ({type(error.__cause__ or error).__name__})"
+    sqlstate = sqlstate_of(error)
+    return f"{REFUSED}{f' ({sqlstate})' if sqlstate else ''}: {message}"
 
 
 async def connect(url: str, *, application: str, writes: bool = True) -> Any:
@@ -106,20 +117,35 @@ def _hold_calls_whole(conn: Any) -> None:
 class Writer:
     """One connection, made when needed and made again when lost. Not for concurrent use.
 
-    ``connect`` is how it is made, as ``connect`` of this module makes it; a simulation hands in its own.
+    ``account``: whose status says it while the database refuses to work (None: nobody's). ``connect`` is how the
+    connection is made, as ``connect`` of this module makes it; a simulation hands in its own.
     """
 
-    def __init__(self, url: str, *, application: str, connect: Callable[..., Awaitable[Any]] = connect) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        application: str,
+        account: str | None = None,
+        connect: Callable[..., Awaitable[Any]] = connect,
+    ) -> None:
         self._connect = connect
         self._url = url
         self._application = application
+        self._account = account
         self._conn: Any = None
         self._away = False
+        self._refused: str | None = None
+        """SQLSTATE, or name, of the error that is waited out; None: none."""
+        self._reminded_s = 0.0
+        self._status_due = False
+        """Whether status may still say that the database refuses to work although it does not."""
         self._rows = 0
         self._plan_at_rows = 2
 
     async def run(self, work: Callable[[Any], Awaitable[T]], *, rows: int = 1) -> T:
-        """Do ``work(conn)``; on a lost connection or a lock conflict do it again, with growing pauses, without end.
+        """Do ``work(conn)``; whatever the database has against it but its content, do it again, with growing pauses of
+        at most ``RETRY_PAUSE_MAX_S``, without end.
 
         ``rows``: about how many it may write (see ``_plan_anew``).
         Raises only what repeating cannot mend: Fenced, ``is_refusal`` errors, programming errors, cancellation.
@@ -131,34 +157,93 @@ class Writer:
                     self._conn = await self._connect(self._url, application=self._application)
                 await self._plan_anew(rows)
                 result = await work(self._conn)
-            except TRANSIENT as error:
-                if not _lock_conflict(error):
-                    await self._drop()
-                    if not self._away:
-                        log.warning("database is away, waiting for it", error=in_words(error))
-                    self._away = True
+            except (*AWAY, asyncpg.PostgresError) as error:
+                await self._judge(error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_PAUSE_MAX_S)
-            except asyncpg.PostgresError as error:
-                if error.sqlstate == FENCED:
-                    raise Fenced(str(error)) from None
-                raise
             else:
-                if self._away:
-                    log.info("database is back")
-                self._away = False
+                await self._works()
                 return result
+
+    async def _judge(self, error: Exception) -> None:
+        """Say why the work must wait. Raises what repeating cannot mend."""
+        if is_refusal(error):
+            raise error
+        sqlstate = sqlstate_of(error)
+        if sqlstate == FENCED:
+            raise Fenced(str(error)) from None
+        if sqlstate == refusals.FRAMES_OVERLAP:
+            raise error
+        if isinstance(error, CONFLICT):
+            return
+        if isinstance(error, AWAY) and not isinstance(error, asyncpg.ClientConfigurationError):
+            if not self._away:
+                log.warning("database is away, waiting for it", error=in_words(error))
+            self._away = True
+        else:
+            await self._say_refused(error, sqlstate)
+        # What a session had planned or looked up may be part of the trouble: the next try gets a fresh one.
+        await self._drop()
+
+    async def _say_refused(self, error: Exception, sqlstate: str | None) -> None:
+        """In the log at once and now and then; in ``status`` at every try, since another writer may say it is over."""
+        name, now_s = sqlstate or type(error).__name__, asyncio.get_running_loop().time()
+        todo = refusals.advice(sqlstate)
+        if self._refused != name or now_s - self._reminded_s >= REMIND_EVERY_S:
+            self._reminded_s = now_s
+            log.error(
+                "database refuses to work, this account is paused",
+                account=self._account,
+                writer=self._application,
+                sqlstate=sqlstate,
+                error=getattr(error, "message", None) or in_words(error),
+                todo=todo,
+            )
+        self._refused = name
+        self._status_due = True
+        await self._set_status(
+            f"the database refuses to work ({name}): {getattr(error, 'message', None) or error}; {todo}"
+        )
+
+    async def _works(self) -> None:
+        """The work is done: what was said of the database before is over."""
+        if self._away:
+            log.info("database is back")
+        if self._refused is not None:
+            log.info("database works again", account=self._account, writer=self._application)
+        self._away, self._refused = False, None
+        if self._status_due and await self._set_status(None):
+            self._status_due = False
+
+    async def _set_status(self, problem: str | None) -> bool:
+        """Say it where ``status`` reads. False: the database refuses that too, or there is no connection."""
+        if self._account is None:
+            return True
+        if self._conn is None or self._conn.is_closed():
+            return False
+        try:
+            async with asyncio.timeout(TELL_WITHIN_S):
+                await coverage.set_paused(self._conn, self._account, problem)
+        except (*AWAY, asyncpg.PostgresError):
+            await self._drop()
+            return False
+        return True
 
     @property
     def away(self) -> bool:
         """Whether the last attempt found no database."""
         return self._away
 
+    @property
+    def waits(self) -> bool:
+        """Whether the last attempt found no database, or one that refuses to work."""
+        return self._away or self._refused is not None
+
     async def close(self) -> None:
         if self._conn is not None and not self._conn.is_closed():
             try:
                 await self._conn.close(timeout=2)
-            except TRANSIENT:
+            except AWAY:
                 self._conn.terminate()
         self._conn = None
 
@@ -185,7 +270,7 @@ async def reading(url: str, *, application: str = "sdx-ledger read", writes: boo
     cannot be had."""
     try:
         conn = await connect(url, application=application, writes=writes)
-    except (*TRANSIENT, asyncpg.PostgresError) as error:
+    except (*AWAY, asyncpg.PostgresError) as error:
         raise DatabaseError(
             f"cannot connect to the database: {in_words(error)}; check SDX_DATABASE_URL, or that the service runs"
         ) from None

@@ -48,7 +48,7 @@ async def upgrade(url: str, *, anew: bool = False) -> str:
             await connection.run_sync(_upgrade)
         await owner.dispose()
         log.info("schema upgraded", before=before, now=code.NEWEST)
-    except (*postgres.TRANSIENT, asyncpg.PostgresError, SQLAlchemyError) as error:
+    except (*postgres.AWAY, asyncpg.PostgresError, SQLAlchemyError) as error:
         raise DatabaseError(
             f"cannot upgrade the database: {_in_words(error)}; check SDX_DATABASE_URL, or set SDX_OWNER_DATABASE_URL "
             "to the role that owns the schema"

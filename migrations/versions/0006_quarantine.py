@@ -20,4 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    pass
+    for name in ("paused_error", "paused_since"):
+        op.execute(f"ALTER TABLE ledger.venue_state DROP COLUMN {name}")

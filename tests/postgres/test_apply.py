@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ledger.db import apply
+from ledger.db import apply, refusals
 from ledger.facts.types import Doubt, Exact, Transfer
 from ledger.wire import postgres
 from tests.histories import (
@@ -103,8 +103,10 @@ async def test_no_frame_of_a_session_is_written_twice_whatever_call_it_comes_in(
     if first == 2:
         assert (await apply.apply(conn, batch)).repeated
     else:
-        with pytest.raises(asyncpg.UniqueViolationError, match="in the journal, got"):
+        with pytest.raises(asyncpg.PostgresError, match="in the journal, got") as refused:
             await apply.apply(conn, batch)
+        assert refused.value.sqlstate == refusals.FRAMES_OVERLAP
+        assert not postgres.is_refusal(refused.value), "a mistake of the caller, no content"
     assert await everything(conn) == before
 
 

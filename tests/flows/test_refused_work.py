@@ -1,0 +1,137 @@
+"""The database refuses to work: a right or a function is missing for a while, and later is there again.
+
+What the frames say is not at fault, so nothing may be dropped: the account waits, says so, and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from ledger.sandbox.server import Sandbox
+from tests.flows.mirrors import gaps_closed, holds, venue
+from tests.flows.processes import FAST, Bench, Program, bench
+from tests.flows.test_process import STOP_WITHIN_S, says
+
+MORE = 60
+"""So often the market acts while the database refuses, and again."""
+PAUSED = "EXISTS (SELECT FROM ledger.venue_state WHERE paused_error IS NOT NULL)"
+REFUSED_ROWS = "SELECT count(*) FROM ledger.inbox WHERE problem IS NOT NULL"
+
+
+@pytest_asyncio.fixture
+async def writer(conn: Any) -> AsyncIterator[str]:
+    """A role that may do what sdx_writer may, of this test's own: roles belong to the whole server."""
+    role = f"sdx_writer_{uuid4().hex[:8]}"
+    grants = (files("ledger.db") / "grants.sql").read_text("utf-8").replace("sdx_writer", role)
+    await conn.execute(f"CREATE ROLE {role} LOGIN; {grants}")
+    yield role
+    await conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, database_url: str, writer: str) -> Iterator[Bench]:
+    """Programs that write under that role."""
+    parts = urlsplit(database_url)
+    url = urlunsplit(parts._replace(netloc=f"{writer}@{parts.netloc.rpartition('@')[2]}"))
+    with bench(tmp_path, {**FAST, "SDX_DATABASE_URL": url}) as made:
+        yield made
+
+
+@asynccontextmanager
+async def served(programs: Bench, dialect: str) -> AsyncIterator[tuple[Sandbox, Program]]:
+    """The service in a process of its own, its first gap closed, and a venue that trades by ``step`` alone."""
+    async with venue(dialect) as sandbox:
+        programs.settings |= {
+            "SDX_REST_URL": sandbox.rest_url,
+            "SDX_STREAM_URL": sandbox.stream_url,
+            "SDX_API_KEY": sandbox.api_key,
+            "SDX_API_SECRET": sandbox.api_secret,
+        }
+        service = programs.start("run")
+        await service.says("gap closed")
+        await sandbox.step(40)
+        yield sandbox, service
+
+
+async def status_of(programs: Bench) -> dict[str, Any]:
+    code, out, err = await programs.done("status", "--json")
+    assert code == 0, err
+    (account,) = json.loads(out)["accounts"]
+    return dict(account)
+
+
+async def nothing_was_lost(conn: Any, programs: Bench, sandbox: Sandbox, *, gaps: int) -> None:
+    """Every fill of the venue is here, nothing was kept without its facts, and every check holds."""
+    await says(conn, f"NOT {PAUSED}", "the account is no longer paused")
+    await sandbox.step(20)
+    proof = await holds(conn, sandbox, gaps=gaps)
+    assert (proof.missing, proof.fills) == (0, proof.venue_fills)
+    assert await conn.fetchval(REFUSED_ROWS) == 0
+    status = await status_of(programs)
+    assert (status["paused_error"], status["paused_since"]) == (None, None)
+    _, out, _ = await programs.done("verify", "--strict", "--json")
+    broken = [one["name"] for one in json.loads(out)["accounts"][0]["verdicts"] if one["count"]]
+    # Movements that this dialect does not announce are for a person to say.
+    unannounced = sandbox.books.movements and not sandbox.dialect.full
+    assert broken == (["balances_are_explained"] if unannounced else [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dialect", ["documented", "full"])
+async def test_a_right_taken_away_under_traffic_and_given_back_costs_no_fill(
+    dialect: str, programs: Bench, conn: Any, writer: str
+) -> None:
+    async with served(programs, dialect) as (sandbox, service):
+        await conn.execute(f"REVOKE INSERT ON ledger.fills FROM {writer}")
+        await sandbox.step(MORE)
+        await service.says("database refuses to work, this account is paused")
+        await says(conn, PAUSED, "status says that the account is paused")
+        status = await status_of(programs)
+        assert "(42501): permission denied for table fills; give the writer its rights back" in status["paused_error"]
+        assert status["paused_since"] is not None
+        assert "PAUSED" in (await programs.done("status"))[1]
+        await sandbox.step(MORE)
+        await conn.execute(f"GRANT INSERT ON ledger.fills TO {writer}")
+        await service.says("database works again")
+        await nothing_was_lost(conn, programs, sandbox, gaps=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["apply", "row_digest", "lock_account"])
+async def test_a_function_that_is_missing_for_a_while_costs_nothing(function: str, programs: Bench, conn: Any) -> None:
+    async with served(programs, "documented") as (sandbox, service):
+        await conn.execute(f"ALTER FUNCTION ledger.{function} RENAME TO is_gone")
+        await sandbox.step(1)
+        await service.says("database refuses to work, this account is paused")
+        await says(conn, PAUSED, "status says that the account is paused")
+        assert "(42883)" in (await status_of(programs))["paused_error"]
+        await sandbox.step(MORE)
+        await conn.execute(f"ALTER FUNCTION ledger.is_gone RENAME TO {function}")
+        await nothing_was_lost(conn, programs, sandbox, gaps=1)
+
+
+async def test_a_stop_while_the_account_is_paused_is_heeded_and_the_next_start_finds_what_is_missing(
+    programs: Bench, conn: Any, writer: str
+) -> None:
+    async with served(programs, "full") as (sandbox, service):
+        await conn.execute(f"REVOKE INSERT ON ledger.inbox FROM {writer}")
+        await sandbox.step(MORE)
+        await says(conn, PAUSED, "status says that the account is paused")
+        assert await service.stopped(signal.SIGTERM, STOP_WITHIN_S) == 0
+        assert (await status_of(programs))["paused_error"] is not None, "nobody has seen it work again"
+
+        await conn.execute(f"GRANT INSERT ON ledger.inbox TO {writer}")
+        programs.start("run")
+        await gaps_closed(conn, 2)
+        await nothing_was_lost(conn, programs, sandbox, gaps=2)
