@@ -81,10 +81,10 @@ async def nothing_was_lost(conn: Any, programs: Bench, sandbox: Sandbox, *, gaps
     status = await status_of(programs)
     assert (status["paused_error"], status["paused_since"]) == (None, None)
     _, out, _ = await programs.done("verify", "--strict", "--json")
-    broken = [one["name"] for one in json.loads(out)["accounts"][0]["verdicts"] if one["count"]]
-    # Movements that this dialect does not announce are for a person to say.
+    broken = {one["name"] for one in json.loads(out)["accounts"][0]["verdicts"] if one["count"]}
+    # Movements that this dialect does not announce are for a person to say, once they were seen twice.
     unannounced = sandbox.books.movements and not sandbox.dialect.full
-    assert broken == (["balances_are_explained"] if unannounced else [])
+    assert broken <= ({"balances_are_explained"} if unannounced else set())
 
 
 @pytest.mark.slow
