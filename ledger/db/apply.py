@@ -143,7 +143,8 @@ class WalkStep:
 
     ``start_ms`` and ``end_ms`` are where the next question of this ``kind`` starts and ends, venue clock; ``done``:
     there is none. ``covers``: the market is walked now over every gap up to this number, back to ``from_ms`` (None:
-    the beginning). ``gap_id`` None: nothing is to be remembered but that.
+    the beginning); the venue refused to go back further than ``served_from_ms`` (None: it did not). ``gap_id`` None:
+    nothing is to be remembered but that.
     """
 
     gap_id: int | None
@@ -156,6 +157,7 @@ class WalkStep:
     rows: int
     covers: int | None = None
     from_ms: int | None = None
+    served_from_ms: int | None = None
 
 
 def build(

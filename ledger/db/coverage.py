@@ -156,12 +156,29 @@ async def set_paused(conn: Any, account: str, problem: str | None) -> None:
 async def walked(conn: Any, account: str, gap_id: int) -> list[WalkStep]:
     """How far the walk of a gap had come when it was broken off; empty for one that never began."""
     rows = await conn.fetch(
-        "SELECT symbol, kind, start_ms, end_ms, asked_ms, done, rows FROM ledger.walks"
+        "SELECT symbol, kind, start_ms, end_ms, asked_ms, done, rows, served_from_ms FROM ledger.walks"
         " WHERE account = $1 AND gap_id = $2 ORDER BY symbol, kind",
         account,
         gap_id,
     )
     return [WalkStep(gap_id, **dict(row)) for row in rows]
+
+
+async def page_limits(conn: Any, account: str) -> dict[str, int]:
+    """Rows to ask for by kind of question, where the venue refused to be asked for as many as usual."""
+    rows = await conn.fetch("SELECT kind, rows FROM ledger.page_limits WHERE account = $1", account)
+    return {row["kind"]: row["rows"] for row in rows}
+
+
+async def set_page_limit(conn: Any, account: str, kind: str, rows: int) -> None:
+    """The venue refused to be asked for more rows than these in a page of this kind."""
+    await conn.execute(
+        "INSERT INTO ledger.page_limits (account, kind, rows, at) VALUES ($1, $2, $3, clock_timestamp())"
+        " ON CONFLICT (account, kind) DO UPDATE SET rows = excluded.rows, at = excluded.at",
+        account,
+        kind,
+        rows,
+    )
 
 
 async def set_stream_key(conn: Any, account: str, digest: bytes, confirmed_ms: int) -> None:

@@ -68,23 +68,28 @@ $$;
 -- Remember how far the walk of a gap has come, and that a market is walked. The caller holds the account's lock.
 --
 -- p_walk: gap_id, symbol, kind, start_ms, end_ms, asked_ms, done, rows (of this answer); covers: the newest gap over
--- which the market is walked now, null when there is more to ask; from_ms: how far back (null: the beginning).
+-- which the market is walked now, null when there is more to ask; from_ms: how far back (null: the beginning);
+-- served_from_ms: the venue refused to tell what is older, so nothing before it is claimed (null: it did not).
 CREATE OR REPLACE FUNCTION ledger.move_walk(p_account text, p_walk jsonb) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     IF p_walk ->> 'gap_id' IS NOT NULL THEN
-        INSERT INTO ledger.walks AS w (account, gap_id, symbol, kind, start_ms, end_ms, asked_ms, done, answers, rows)
+        INSERT INTO ledger.walks AS w (account, gap_id, symbol, kind, start_ms, end_ms, asked_ms, done, answers, rows,
+                                       served_from_ms)
         VALUES (p_account, (p_walk ->> 'gap_id')::bigint, p_walk ->> 'symbol', p_walk ->> 'kind',
                 (p_walk ->> 'start_ms')::bigint, (p_walk ->> 'end_ms')::bigint, (p_walk ->> 'asked_ms')::bigint,
-                (p_walk ->> 'done')::boolean, 1, (p_walk ->> 'rows')::bigint)
+                (p_walk ->> 'done')::boolean, 1, (p_walk ->> 'rows')::bigint, (p_walk ->> 'served_from_ms')::bigint)
         ON CONFLICT (account, gap_id, symbol, kind) DO UPDATE SET start_ms = excluded.start_ms,
             end_ms = excluded.end_ms, asked_ms = excluded.asked_ms, done = excluded.done, answers = w.answers + 1,
-            rows = w.rows + excluded.rows;
+            rows = w.rows + excluded.rows, served_from_ms = excluded.served_from_ms;
     END IF;
     IF p_walk ->> 'covers' IS NOT NULL THEN
         INSERT INTO ledger.coverage AS c (account, symbol, complete_from_ms, walked_gap)
-        VALUES (p_account, p_walk ->> 'symbol', (p_walk ->> 'from_ms')::bigint, (p_walk ->> 'covers')::bigint)
-        ON CONFLICT (account, symbol) DO UPDATE SET walked_gap = greatest(c.walked_gap, excluded.walked_gap);
+        VALUES (p_account, p_walk ->> 'symbol',
+                greatest((p_walk ->> 'from_ms')::bigint, (p_walk ->> 'served_from_ms')::bigint),
+                (p_walk ->> 'covers')::bigint)
+        ON CONFLICT (account, symbol) DO UPDATE SET walked_gap = greatest(c.walked_gap, excluded.walked_gap),
+            complete_from_ms = greatest(c.complete_from_ms, (p_walk ->> 'served_from_ms')::bigint);
     END IF;
 END
 $$;

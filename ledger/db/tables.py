@@ -44,6 +44,8 @@ DISTRIBUTED = frozenset(
         "gaps",
         "walks",
         "order_checks",
+        "page_limits",
+        "refused_markets",
         "coverage",
         "discrepancies",
         "markets",
@@ -478,7 +480,31 @@ walks = _table(
     _flag("done", "the newest answer was the last page"),
     _count("answers", "answers so far", Integer),
     _count("rows", "rows so far"),
+    _ms("served_from_ms", "the venue refused to tell what is older, venue clock; null: it did not", null=True),
     comment="How far the walk of an open gap has come, moved with the rows; gone once the gap is closed.",
+)
+
+page_limits = _table(
+    "page_limits",
+    ("account", "kind"),
+    _text("account", "account that is asked for"),
+    _text("kind", "allOrders or myTrades"),
+    Column("rows", Integer, nullable=False, comment="rows a page is asked for: the venue refused to be asked for more"),
+    _at("at", "when it last refused, database clock"),
+    CheckConstraint("rows > 0", name="page_limits_rows_are_some"),
+    comment="How many rows a page is asked for where the venue refused the usual number.",
+)
+
+refused_markets = _table(
+    "refused_markets",
+    ("account", "symbol"),
+    _text("account", "account that is asked for"),
+    _text("symbol", "market of which the venue refused to tell"),
+    _ms("from_ms", "start of what could not be asked for, venue clock; 0: the beginning"),
+    _count("tries", "how often it was refused since the venue last told of it", Integer),
+    _ms("due_ms", "when it is asked again, venue clock"),
+    _count("refused_seq", "newest journal row at the last refusal: what comes later may make the answer another one"),
+    comment="Markets of which the venue refused to tell; asked again with growing pauses, gone once it tells.",
 )
 
 order_checks = _table(

@@ -7,6 +7,10 @@ rows that come twice free.
 Pages follow each other by time: the last row's instant is the next start. Where that cannot go on (a full page within
 one millisecond, a venue that tells no times, ignores the start or wants a day at a time) they follow by id, if the
 venue turns out to honour ids.
+
+How many rows fill a page is the venue's to say: it may give fewer than were asked for, without a word. So a page is
+known to be the last only if it has one row at most, or if another page of its kind had more; after any other the course
+asks on from the last row. Taken for granted: a page holds at least two rows, and no fewer later in a walk than before.
 """
 
 from __future__ import annotations
@@ -21,11 +25,35 @@ from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
 
 DAY_MS = 86_400_000
+AGES_MS = tuple(days * DAY_MS - DAY_MS // 24 for days in (730, 365, 180, 90, 60, 30, 14, 7, 3, 2, 1))
+"""How far back is tried, one after the other, where the venue refuses to go so far and does not say how far."""
+AGE_SPARE_MS = 60_000
+"""By so much later than the venue says begins what it is asked for: the question must still fit when it arrives."""
 
 UNREACHABLE = "history_unreachable"
 """Kind of the discrepancy that says what the venue could not be made to tell."""
 OFF_WINDOW = "rest_window"
 """Kind of the discrepancy that says that an answer was not the one to its question; nothing need be missing."""
+
+
+@dataclass(slots=True)
+class PageSize:
+    """How many rows the pages of one kind of question hold. ``limit``: asked for; ``seen``: the most one has had."""
+
+    limit: int
+    seen: int = 0
+
+    def may_be_full(self, rows: int) -> bool:
+        """Whether rows may follow a page of so many: not if another page had more."""
+        return rows > 1 and rows >= min(self.seen, self.limit)
+
+    def see(self, rows: int) -> None:
+        """A page had so many rows."""
+        self.seen = max(self.seen, rows)
+
+
+def _default_size() -> PageSize:
+    return PageSize(requests.LIMIT_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +88,10 @@ class Course:
     now_ms: int
     end_ms: int | None = None
     from_first: bool = False
+    size: PageSize = field(default_factory=_default_size)
+    """Shared by all courses of this kind in a walk."""
+    served_from_ms: int | None = None
+    """Start of what the venue tells, where it refused to go back further; None: it did not."""
     done: bool = False
     has_holes: bool = False
     """The venue could not be made to tell everything."""
@@ -76,9 +108,10 @@ class Course:
         cursor_id = None if self._by_id is None else self._by_id.cursor_id
         start_ms = None if self._by_id or self._newest_only else self.start_ms
         end_ms = None if self._by_id else self.end_ms
+        limit = self.size.limit
         if self.kind == "myTrades":
-            return requests.my_trades(self.symbol, from_id=cursor_id, start_ms=start_ms, end_ms=end_ms)
-        return requests.all_orders(self.symbol, order_id=cursor_id, start_ms=start_ms, end_ms=end_ms)
+            return requests.my_trades(self.symbol, from_id=cursor_id, start_ms=start_ms, end_ms=end_ms, limit=limit)
+        return requests.all_orders(self.symbol, order_id=cursor_id, start_ms=start_ms, end_ms=end_ms, limit=limit)
 
     def take(self, page: Page) -> list[Doubt]:
         """Move on past the answer to ``question``. Returns what is to be doubted about it, each doubt once."""
@@ -87,6 +120,7 @@ class Course:
         if self._first_ms is None:
             self._first_ms = page.first_ms
         doubts = [*self._oddities(page), *self._move(page)]
+        self.size.see(page.rows)
         fresh = [doubt for doubt in dict.fromkeys(doubts) if doubt not in self._said]
         self._said.update(fresh)
         return fresh
@@ -105,6 +139,22 @@ class Course:
             self.end_ms = self.start_ms + DAY_MS - 1
         return []
 
+    def too_old(self, range_ms: int | None, now_ms: int) -> bool:
+        """The venue refused the question for its age: begin later, ``range_ms`` ago where it said how far it goes.
+
+        False: no later start is left to try, or the question names none.
+        """
+        if self._by_id is not None or self._newest_only:
+            return False
+        spans_ms = (range_ms - AGE_SPARE_MS,) if range_ms is not None else AGES_MS
+        later = next((ms for span in spans_ms if (ms := now_ms - span) > self.start_ms), None)
+        if later is None:
+            return False
+        self.start_ms = self.served_from_ms = later
+        if self.end_ms is not None:
+            self.end_ms = self.start_ms + DAY_MS - 1
+        return True
+
     def pages_left(self) -> float | None:
         """How many pages are still to come, by the share of time read so far; None where nothing tells."""
         if self.done:
@@ -116,10 +166,9 @@ class Course:
     # --- where the next page starts
 
     def _move(self, page: Page) -> Iterator[Doubt]:
-        is_full = page.rows >= requests.LIMIT_MAX
         if self._by_id is not None:
-            yield from self._move_by_id(page, self._by_id, is_full=is_full)
-        elif not is_full:
+            yield from self._move_by_id(page, self._by_id)
+        elif not self.size.may_be_full(page.rows):
             self._end_window()
         elif self._newest_only:
             yield from self._try_first_id(
@@ -128,7 +177,7 @@ class Course:
         elif page.first_ms is None or page.last_ms is None:
             yield from self._try_id(page, None, "a full page tells no times, so the venue cannot be asked for more")
         elif page.first_ms < self.start_ms:
-            yield from self._try_first_id(page, "the venue ignores startTime, so only its newest rows can be read")
+            yield from self._past_ignored_start(page)
         elif page.last_ms <= self.start_ms:
             # Going on from the next millisecond would skip what did not fit.
             crowded = f"{page.rows} rows within the millisecond {self.start_ms}, the venue cannot be asked for the rest"
@@ -137,10 +186,22 @@ class Course:
             self._end_window()
         else:
             self.start_ms = page.last_ms
+            if page.last_ms == self.end_ms:
+                # A start that is the end as well is refused by some venues of this family.
+                self.end_ms = self.start_ms + DAY_MS - 1
+
+    def _past_ignored_start(self, page: Page) -> Iterator[Doubt]:
+        if self.from_first or page.rows >= self.size.limit:
+            yield from self._try_first_id(page, "the venue ignores startTime, so only its newest rows can be read")
+        else:
+            # Its newest rows reach back before the start, so they hold everything since.
+            self._end_window()
 
     def _try_id(self, page: Page, within_ms: int | None, otherwise: str) -> Iterator[Doubt]:
         """Go on by id from the last row of this page."""
-        if page.last_id is None:
+        if page.last_id is None and page.rows < self.size.limit:
+            self._end_window()  # rows without times and ids are set aside, each a hole of its own
+        elif page.last_id is None:
             yield self._hole(otherwise)
             self._go_past(within_ms)
         else:
@@ -149,25 +210,30 @@ class Course:
     def _try_first_id(self, page: Page, otherwise: str) -> Iterator[Doubt]:
         """Go by id from the first there is; only where everything is wanted, or every gap would read it all again."""
         self._newest_only = False
-        if page.first_id is None or not self.from_first:
+        if page.first_id is None and page.rows < self.size.limit:
+            self._end_window()
+        elif page.first_id is None or not self.from_first:
             yield self._hole(otherwise)
             self.done = True
         else:
-            self._by_id = _ById(0, otherwise, below_id=page.first_id)
+            # A page shorter than asked for may begin with the first row there is.
+            below_id = page.first_id + (page.rows < self.size.limit)
+            self._by_id = _ById(0, otherwise, below_id=below_id)
 
-    def _move_by_id(self, page: Page, by: _ById, *, is_full: bool) -> Iterator[Doubt]:
-        is_stuck = is_full and (page.last_id is None or page.last_id <= by.cursor_id)
+    def _move_by_id(self, page: Page, by: _ById) -> Iterator[Doubt]:
         is_past = by.within_ms is not None and page.last_ms is not None and page.last_ms > by.within_ms
-        if not by.is_honoured(page) or (is_stuck and not is_past):
+        brings_none = page.last_id is None or page.last_id <= by.cursor_id
+        is_last = not self.size.may_be_full(page.rows)
+        if not by.is_honoured(page) or (brings_none and not is_last and not is_past):
             yield self._hole(by.otherwise)
             self._go_past(by.within_ms)
-        elif not is_full:
+        elif is_last:
             self._by_id = None
             self._end_window()
         elif is_past:
             self._go_past(by.within_ms)
         else:
-            assert page.last_id is not None, "is_stuck has seen it"
+            assert page.last_id is not None, "brings_none has seen it"
             self._by_id = replace(by, cursor_id=page.last_id, below_id=None)
             if by.within_ms is None and page.last_ms is not None:
                 # Ids go up with time: a walk that is broken off goes on by time from here.
@@ -210,7 +276,7 @@ class Course:
             yield self._off(f"rows of {self.symbol}", f"rows of {min(others)}")
         if any(after < before for before, after in pairwise(_times_ms(page))):
             # Of a whole answer the order does not matter; a full page in another order may be any rows.
-            self.has_holes = self.has_holes or page.rows >= requests.LIMIT_MAX
+            self.has_holes = self.has_holes or page.rows >= self.size.limit
             yield self._off("oldest rows first", "another order")
 
     def _off(self, expected: str, actual: str) -> Doubt:

@@ -11,13 +11,13 @@ with a ``WalkStep``; a walk that is given the steps of one that was broken off g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ledger.db.apply import WalkStep
 from ledger.db.reads import Known, OrderKey
 from ledger.facts.types import Doubt, Fill, Order, Snapshot
-from ledger.reconcile.course import UNREACHABLE, Course
+from ledger.reconcile.course import DAY_MS, UNREACHABLE, Course, PageSize
 from ledger.venue import requests
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
@@ -31,6 +31,8 @@ CANDIDATES_MAX = 60
 SINGLES_MAX = 100
 """Orders one walk asks for singly, and orders whose missing trades it asks for: the rest waits for the next walk."""
 DAY_S = 86_400
+LIMIT_MIN = 2
+"""Rows of a page that are never halved further."""
 
 _KINDS = ("allOrders", "myTrades")
 
@@ -81,9 +83,12 @@ class Walk:
     """Symbols the venue does not know; guesses only, a symbol with orders is never in here."""
     healing: Healing = field(default_factory=Healing)
     beginning_ms: int | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Rows to ask for by kind of question, where the venue refused to be asked for LIMIT_MAX."""
     stuck: list[str] = field(default_factory=list)
     """What the venue's paging could not be made to tell or told askew, in words."""
     _courses: dict[tuple[str, str], Course] = field(default_factory=dict)
+    _sizes: dict[str, PageSize] = field(default_factory=dict)
     _symbols: set[str] = field(default_factory=set)
     _guesses: set[str] = field(default_factory=set)
     _listed: dict[str, None] | None = None
@@ -134,6 +139,7 @@ class Walk:
             return None
         # REST may lag: rows of the last minute before the question may have been left out.
         sure_ms = max(0, min(asked_ms, course.end_ms or asked_ms) - OVERLAP_MS)
+        served = [one.served_from_ms for one in self._courses_of(course.symbol) if one.served_from_ms is not None]
         return WalkStep(
             gap_id=self.healing.gap_id,
             symbol=course.symbol,
@@ -145,6 +151,7 @@ class Walk:
             rows=page.rows,
             covers=covers,
             from_ms=self.scope.from_ms if self.scope.strict and self.scope.from_ms is not None else self.beginning_ms,
+            served_from_ms=max(served, default=None),
         )
 
     def doubts(self) -> list[Doubt]:
@@ -158,6 +165,27 @@ class Walk:
         assert course is not None, "only a course asks with an open end"
         self._doubt(course.too_wide())
         return [] if course.done else [course.question]
+
+    def too_old(self, request: Request, range_ms: int | None, now_ms: int) -> list[Request] | None:
+        """What to ask where the venue goes back ``range_ms`` (None: it did not say) and no further; None: nothing."""
+        course = self._course(request)
+        if course is None or course.question != request or not course.too_old(range_ms, now_ms):
+            return None
+        return [course.question]
+
+    def smaller(self, request: Request) -> list[Request]:
+        """Ask with half the rows, here and in every question of this kind: that may be what the venue refused."""
+        assert request.limit is not None, "only pages have limits"
+        size = self._size(request.kind)
+        size.limit = min(size.limit, max(LIMIT_MIN, request.limit // 2))
+        return self._fresh([request.with_limit(size.limit)])
+
+    def usual_size(self, kind: str) -> None:
+        """It was not the number of rows that the venue refused."""
+        self._size(kind).limit = self._usual_limit(kind)
+
+    def _usual_limit(self, kind: str) -> int:
+        return min(self.limits.get(kind, requests.LIMIT_MAX), requests.LIMIT_MAX)
 
     def refuse(self, symbol: str) -> bool:
         """The venue does not know this symbol. True when that was only our guess."""
@@ -174,7 +202,10 @@ class Walk:
         lasts = [requests.query_order(symbol, order_id) for symbol, order_id in singles[:SINGLES_MAX]]
         if self.trades:
             missing = [key for key in known.missing if here is None or key[0] in here]
-            lasts += [requests.my_trades(symbol, order_id=order_id) for symbol, order_id in missing[:SINGLES_MAX]]
+            limit = self._size("myTrades").limit
+            lasts += [
+                requests.my_trades(symbol, order_id=order_id, limit=limit) for symbol, order_id in missing[:SINGLES_MAX]
+            ]
         return self._fresh(lasts)
 
     @property
@@ -214,6 +245,9 @@ class Walk:
             return None
         return self._courses.get((request.symbol, request.kind))
 
+    def _size(self, kind: str) -> PageSize:
+        return self._sizes.setdefault(kind, PageSize(self._usual_limit(kind)))
+
     def _walk_symbols(self, names: Iterable[str]) -> Iterator[Request]:
         for symbol in names:
             if symbol in self._symbols or symbol in self.refused:
@@ -235,18 +269,24 @@ class Walk:
         else:
             start_ms = max(0, self.scope.from_ms - OVERLAP_MS)
         from_first = is_new or self.scope.from_ms is None
-        course = Course(symbol, kind, start_ms, self.now_ms, from_first=from_first)
+        course = Course(symbol, kind, start_ms, self.now_ms, from_first=from_first, size=self._size(kind))
         before = next((one for one in self.healing.steps if (one.symbol, one.kind) == (symbol, kind)), None)
         if before is not None:
             course.start_ms, course.end_ms, course.rows = before.start_ms, before.end_ms, before.rows
+            course.served_from_ms = before.served_from_ms
+            if course.end_ms is not None:
+                course.end_ms = min(course.end_ms, course.start_ms + DAY_MS - 1)
             course.done = before.done and before.asked_ms >= self.healing.fresh_ms
         self._courses[symbol, kind] = course
         if not course.done:
             yield course.question
 
+    def _courses_of(self, symbol: str) -> list[Course]:
+        return [course for course in self._courses.values() if course.symbol == symbol]
+
     def _is_through(self, symbol: str) -> bool:
         """Whether everything of this market is told. A guess without orders is no market of this account."""
-        courses = [course for course in self._courses.values() if course.symbol == symbol]
+        courses = self._courses_of(symbol)
         if any(not course.done or course.has_holes for course in courses):
             return False
         # An order that rests here and is in no list yet may have ended in the gap. Where every order was listed, from
@@ -283,13 +323,20 @@ class Walk:
 
     def _next_of_order(self, request: Request, page: Page) -> Iterator[Request]:
         """The next trades of a single order, by trade id."""
-        if page.rows < requests.LIMIT_MAX or request.symbol is None or request.order_id is None:
+        if request.kind != "myTrades" or request.symbol is None or request.order_id is None:
+            return
+        size = self._size(request.kind)
+        is_full = size.may_be_full(page.rows)
+        size.see(page.rows)
+        if not is_full:
             return
         if page.last_id is None:
             subject = f"{request.kind} {request.symbol}/{request.order_id}: a full page tells no ids"
             self._doubt([Doubt(UNREACHABLE, subject, None, None, symbol=request.symbol, order_id=request.order_id)])
             return
-        yield requests.my_trades(request.symbol, order_id=request.order_id, from_id=page.last_id)
+        yield requests.my_trades(
+            request.symbol, order_id=request.order_id, from_id=page.last_id, limit=self._size(request.kind).limit
+        )
 
     def _doubt(self, doubts: Iterable[Doubt]) -> None:
         for doubt in doubts:

@@ -25,7 +25,7 @@ from ledger.db.rows import lay
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
-from ledger.reconcile import check, order_checks, plan
+from ledger.reconcile import check, order_checks, plan, refusals
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
 from ledger.reconcile.plan import Healing, Scope, Walk
@@ -181,6 +181,8 @@ class Reconciler:
         self._memory = SessionMemory()
         self._frame_no = 0
         self._refused: set[str] = set()
+        self._limits: dict[str, int] = {}
+        """Rows a page is asked for by kind, where this process found the venue to refuse more."""
         self._capabilities: Capabilities | None = None
         self._probed_s = 0.0
         self._quiet_s = clock.monotonic_s()
@@ -401,6 +403,7 @@ class Reconciler:
             refused=frozenset(self._refused),
             healing=healing or Healing(),
             beginning_ms=self._rules.history_start_ms,
+            limits=await self._writer.run(lambda conn: coverage.page_limits(conn, self._account)),
         )
         here = _Round(walk, gap, quiet, self._clock.monotonic_s(), on_progress)
         self._new_session()
@@ -426,6 +429,7 @@ class Reconciler:
                 waiting.extend(await self._take_refusal(walk, request, refused, outcome))
                 await self._doubt(walk.doubts())
             else:
+                await self._learn_limit(request, walk.limits)
                 if here.quiet:
                     await self._listen(page)
                 nexts = walk.answered(request, page)
@@ -438,6 +442,17 @@ class Reconciler:
                 await self._take(told, page, outcome, here.gap, doubts=doubts, step=step)
             if here.on_progress is not None:
                 here.on_progress(self._progress(here))
+
+    async def _learn_limit(self, request: Request, known: Mapping[str, int]) -> None:
+        """An answer to a question for fewer rows than usual: the venue had refused to be asked for more."""
+        rows = request.limit
+        if rows is None or rows >= known.get(request.kind, requests.LIMIT_MAX) or rows >= requests.LIMIT_MAX:
+            return
+        if self._limits.get(request.kind) == rows:
+            return
+        self._limits[request.kind] = rows
+        log.warning("the venue takes fewer rows a page", account=self._account, kind=request.kind, rows=rows)
+        await self._writer.run(lambda conn: coverage.set_page_limit(conn, self._account, request.kind, rows))
 
     def _progress(self, here: _Round) -> Progress:
         used, limit = self._http.weight_used(), self._http.weight_limit
@@ -620,6 +635,15 @@ class Reconciler:
             return []
         if request.kind in ("allOrders", "myTrades") and refused.code == _TOO_WIDE and request.order_id is None:
             return walk.too_wide(request)
+        if refusals.may_be_about_limit(request, refused):
+            if request.limit is not None and request.limit > plan.LIMIT_MIN:
+                return walk.smaller(request)
+            walk.usual_size(request.kind)
+        if refusals.is_about_age(refused):
+            nexts = walk.too_old(request, refusals.told_range_ms(refused), self._clock.venue_now_ms())
+            if nexts is not None:
+                log.warning("the venue does not go back so far", account=self._account, error=str(refused))
+                return nexts
         if request.kind == "myTrades" and refused.status == 404:
             self._capabilities = None
         raise refused

@@ -110,6 +110,28 @@ class IgnoreFilters(_Fault, tag="ignore_filters", frozen=True, kw_only=True):
     on: bool = True
 
 
+class Pages(_Fault, tag="pages", frozen=True, kw_only=True):
+    """A page of allOrders or myTrades has at most ``rows`` rows; with ``refuse`` a larger limit is refused (-1130)."""
+
+    rows: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    refuse: bool = False
+
+
+class History(_Fault, tag="history", frozen=True, kw_only=True):
+    """allOrders and myTrades go back ``days`` (null: to the beginning); an older startTime is refused or, with
+    ``refuse`` false, answered without the older rows."""
+
+    days: float | None
+    refuse: bool = True
+
+
+class RefuseMarket(_Fault, tag="refuse_market", frozen=True, kw_only=True):
+    """Every question about ``symbol`` is refused with ``code``; null ends it."""
+
+    symbol: str
+    code: int | None
+
+
 class Move(_Fault, tag="move", frozen=True, kw_only=True):
     """A deposit, or a withdrawal when ``amount`` (decimal text) is negative.
 
@@ -190,6 +212,9 @@ Fault = (
     | RestLag
     | RestNotFound
     | IgnoreFilters
+    | Pages
+    | History
+    | RefuseMarket
     | Move
     | Nonsense
     | SpoiltAnswer

@@ -215,6 +215,16 @@ class Rest:
         self.ignore_filters = False
         self.not_found = 0
         """So many GET order answer -2013 whatever is asked."""
+        self.rows_max = ROWS_MAX
+        """Rows of a page at most, whatever limit asks for."""
+        self.refuses_limits = False
+        """Whether a limit above that is refused; else it is cut without a word."""
+        self.history_days: float | None = None
+        """How far back allOrders and myTrades go; None: to the beginning."""
+        self.refuses_age = True
+        """Whether a startTime before that is refused; else older rows are left out without a word."""
+        self.refused: dict[str, int] = {}
+        """Markets whose every question is refused, and with which code."""
         self._window_only = window_only
         self._api_key = api_key
         self._api_secret = api_secret.encode()
@@ -259,6 +269,8 @@ class Rest:
             if not route:
                 raise Refused(404, -1000, f"There is no {call.method} {call.path}.")
             self._check(call, route.security, params, now_ms)
+            if (code := self.refused.get(params.text("symbol") or "")) is not None:
+                raise Refused(400, code, "Not for this market.")
             answer = json(route.handle(Asked(params, books, now_ms, now_s, telling)))
         except Refused as refused:
             answer = refused.answer
@@ -317,9 +329,7 @@ class Rest:
 
     def _all_orders(self, asked: Asked) -> object:
         rows = asked.books.orders_of(asked.params.symbol())
-        page = self._page(
-            rows, asked.params, "orderId", id_of=lambda order: order.order_id, ms_of=lambda o: o.created_ms
-        )
+        page = self._page(rows, asked, "orderId", id_of=lambda order: order.order_id, ms_of=lambda o: o.created_ms)
         return [order_json(self.dialect, order) for order in asked.told(page)]
 
     def _my_trades(self, asked: Asked) -> object:
@@ -328,13 +338,13 @@ class Rest:
             raise Refused(400, -1128, "Combination of optional parameters invalid.")
         order_id = params.whole("orderId")
         rows = asked.books.fills_of(symbol) if order_id is None else asked.books.fills_of_order(symbol, order_id)
-        page = self._page(rows, params, "fromId", id_of=lambda fill: fill.trade_id, ms_of=lambda f: f.time_ms)
+        page = self._page(rows, asked, "fromId", id_of=lambda fill: fill.trade_id, ms_of=lambda f: f.time_ms)
         return [trade_json(fill) for fill in asked.told(page)]
 
     def _page(
         self,
         rows: Sequence[Row],
-        params: Params,
+        asked: Asked,
         cursor: str,
         *,
         id_of: Callable[[Row], int],
@@ -344,11 +354,14 @@ class Rest:
 
         Only the rows of the page are touched, however many there are.
         """
+        params = asked.params
         start_ms, end_ms = params.whole("startTime"), params.whole("endTime")
-        from_id, limit = params.whole(cursor), params.whole("limit")
-        limit = min(ROWS_DEFAULT if limit is None else max(limit, 1), ROWS_MAX)
+        from_id, limit = params.whole(cursor), self._limit(params)
+        rows = self._kept(rows, start_ms, asked.now_ms, ms_of)
         if self.ignore_filters:
             return rows[-limit:]
+        if start_ms is not None and start_ms == end_ms:
+            raise Refused(400, -1102, "Mandatory parameter 'endTime' was not sent, was empty/null, or malformed.")
         if start_ms is not None and end_ms is not None and end_ms - start_ms > DAY_MS:
             raise Refused(400, -1127, "More than 24 hours between startTime and endTime.")
         if self._window_only and start_ms is not None and end_ms is None:
@@ -363,6 +376,23 @@ class Rest:
         if start_ms is None and from_id is None:
             return rows[max(first, last - limit) : last]
         return rows[first : min(last, first + limit)]
+
+    def _limit(self, params: Params) -> int:
+        limit = params.whole("limit")
+        if self.refuses_limits and limit is not None and limit > self.rows_max:
+            raise Refused(400, -1130, "Data sent for parameter 'limit' is not valid.")
+        return min(ROWS_DEFAULT if limit is None else max(limit, 1), ROWS_MAX, self.rows_max)
+
+    def _kept(
+        self, rows: Sequence[Row], start_ms: int | None, now_ms: int, ms_of: Callable[[Row], int]
+    ) -> Sequence[Row]:
+        """The rows that are not too old to be told."""
+        if self.history_days is None:
+            return rows
+        kept_ms = now_ms - int(self.history_days * DAY_MS)
+        if self.refuses_age and start_ms is not None and start_ms < kept_ms:
+            raise Refused(400, -4188, f"Search window is restricted to recent {self.history_days:g} days only.")
+        return rows[bisect_left(rows, kept_ms, key=ms_of) :]
 
     def _open_key(self, asked: Asked) -> object:
         return {"listenKey": self.keys.open(asked.now_s)}

@@ -289,6 +289,15 @@ class Sandbox:
                 self.rest.not_found = one.n
             case faults.IgnoreFilters():
                 self.rest.ignore_filters = one.on
+            case faults.Pages():
+                self.rest.rows_max, self.rest.refuses_limits = one.rows, one.refuse
+            case faults.History():
+                self.rest.history_days, self.rest.refuses_age = one.days, one.refuse
+            case faults.RefuseMarket(code=None):
+                self.rest.refused.pop(one.symbol, None)
+            case faults.RefuseMarket():
+                assert one.code is not None
+                self.rest.refused[one.symbol] = one.code
             case faults.Move():
                 self._move(one)
             case faults.Nonsense():

@@ -9,14 +9,14 @@ exchangeInfo are not documented, their weights are those of the venue it follows
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Method = Literal["GET", "POST", "PUT", "DELETE"]
 Security = Literal["public", "key", "signed"]
 
 LIMIT_MAX = 1000
-"""Rows of one page of allOrders or myTrades."""
+"""Rows that a page of allOrders or myTrades is asked for. The venue may give fewer, told or not."""
 PAGE_WEIGHT = 10
 """What such a page weighs, full or not."""
 
@@ -42,6 +42,16 @@ class Request:
     kind: str
     symbol: str | None = None
     order_id: int | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """Rows it asks for; None: it does not say."""
+        return next((int(value) for name, value in self.params if name == "limit"), None)
+
+    def with_limit(self, limit: int) -> Request:
+        """The same question for at most so many rows."""
+        params = tuple((name, str(limit) if name == "limit" else value) for name, value in self.params)
+        return replace(self, params=params)
 
     @property
     def question(self) -> str:

@@ -20,4 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    pass
+    op.execute("DROP TABLE ledger.refused_markets")
+    op.execute("DROP TABLE ledger.page_limits")
+    op.execute("ALTER TABLE ledger.walks DROP COLUMN served_from_ms")

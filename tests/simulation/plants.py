@@ -23,7 +23,7 @@ from ledger.errors import VenueBusy
 from ledger.facts.identity import SessionMemory
 from ledger.reconcile import plan
 from ledger.reconcile.checker import OrderChecker
-from ledger.reconcile.course import Course
+from ledger.reconcile.course import Course, PageSize
 from ledger.reconcile.plan import Walk
 from ledger.reconcile.runner import Reconciler
 from ledger.stream import consumer
@@ -193,6 +193,10 @@ def _starts_are_exclusive() -> AbstractContextManager[Any]:
 def _only_first_page(self: Course, _page: Page) -> Iterator[Any]:
     self._end_window()
     return iter(())
+
+
+def _is_full_as_asked(self: PageSize, rows: int) -> bool:
+    return rows >= self.limit
 
 
 def _says_no(*_: Any) -> bool:
@@ -366,5 +370,7 @@ PLANTS = {
         Plant("Retry-After is ignored", python=_attribute(Budget, "block", lambda *_: False)),
         Plant("a ban is forgotten at a restart", python=_attribute(reads, "blocked_until_ms", _none)),
         Plant("the weight budget is ignored", python=_attribute(Budget, "reserve", _spend)),
+        # never claim what is not known
+        Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
     )
 }

@@ -111,6 +111,7 @@ class World:
             budget=scenario.settings.weight_per_minute,
             may_double=self._may_double,
         )
+        self._cap_pages()
         self.mirrors: list[Mirror] = []
         self.memory = checks.Memory()
         self.breach: Broken | None = None
@@ -458,6 +459,19 @@ class World:
         """The wall clock of every process jumps."""
         for mirror in self._running():
             mirror.clock.wall_off_ms += chance.choice((-90_000, 90_000, -1_000, 1_000))
+
+    def _page_cap(self, harm: Harm, chance: Random) -> None:
+        """In force from the first page on, see ``_cap_pages``: within a walk a venue's pages get no shorter."""
+
+    def _limit_refused(self, harm: Harm, chance: Random) -> None:
+        """Likewise."""
+
+    def _cap_pages(self) -> None:
+        """Pages are shorter than asked for, without a word or because the limit is refused."""
+        harm = next((one for one in self.scenario.harm if one.kind in ("page_cap", "limit_refused")), None)
+        if harm is not None:
+            self.venue.rest.rows_max = max(2, self.scenario.page_rows // Random(harm.chance).choice((2, 10, 20)))
+            self.venue.rest.refuses_limits = harm.kind == "limit_refused"
 
     # --- what may be doubled
 

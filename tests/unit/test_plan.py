@@ -140,12 +140,86 @@ class TestPaging:
         assert nexts == [ask(7_000)]  # type: ignore[arg-type,call-arg]
         assert one.stuck == []
 
-    def test_a_page_with_one_row_less_is_the_last(self) -> None:
+    @pytest.mark.parametrize("cap", [2, 50, 100, 500, FULL - 1])
+    def test_a_page_shorter_than_asked_for_is_followed_until_one_brings_nothing_new(self, cap: int) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
         one.first()
 
-        assert one.answered(orders_from(0), page(rows=FULL - 1, first_ms=5, last_ms=7_000)) == []
-        assert one.answered(orders_from(0), page(rows=0)) == []
+        assert one.answered(orders_from(0), page(rows=cap, first_ms=5, last_ms=7_000)) == [orders_from(7_000)]
+        more = page(rows=cap, first_ms=7_000, last_ms=9_000)
+        assert one.answered(orders_from(7_000), more) == [orders_from(9_000)]
+        assert one.answered(orders_from(9_000), page(rows=1, first_ms=9_000, last_ms=9_000)) == []
+        assert (one.symbols_done, one.stuck) == (1, [])
+
+    def test_a_page_with_fewer_rows_than_another_of_its_kind_is_the_last(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT", "ETHUSDT"), trades=True)
+        one.first()
+        one.answered(orders_from(0), page(rows=100, first_ms=5, last_ms=7_000))
+
+        assert one.answered(orders_from(0, "ETHUSDT"), page(rows=99, first_ms=5, last_ms=7_000)) == []
+        trades = page(rows=99, first_ms=5, last_ms=7_000)
+        assert one.answered(trades_from(0, "ETHUSDT"), trades) == [trades_from(7_000, "ETHUSDT")], "of another kind"
+
+    @pytest.mark.parametrize("rows", [0, 1])
+    def test_a_page_with_one_row_at_most_is_the_last(self, rows: int) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+
+        assert one.answered(orders_from(0), page(rows=rows, first_ms=5, last_ms=7_000)) == []
+
+    def test_a_short_page_within_one_millisecond_goes_on_by_id(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"))
+        one.first()
+
+        crowded = page(rows=50, first_ms=0, last_ms=0, first_id=1, last_id=50)
+        assert one.answered(orders_from(0), crowded) == [orders_by_id(50)]
+        assert one.answered(orders_by_id(50), page(rows=1, first_ms=0, last_ms=0, first_id=50, last_id=50)) == []
+        assert (one.symbols_done, one.stuck) == (1, [])
+
+    def test_a_limit_that_is_refused_is_halved_for_every_question_of_its_kind(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT", "ETHUSDT"), trades=True)
+        one.first()
+
+        (half,) = one.smaller(orders_from(0))
+        assert half == requests.all_orders("BTCUSDT", start_ms=0, limit=FULL // 2)
+        (next_page,) = one.answered(half, page(rows=FULL // 2, first_ms=5, last_ms=7_000))
+        assert next_page == requests.all_orders("BTCUSDT", start_ms=7_000, limit=FULL // 2)
+        (other,) = one.answered(orders_from(0, "ETHUSDT"), page(rows=FULL, first_ms=5, last_ms=7_000))
+        assert other.limit == FULL // 2
+        (trades,) = one.answered(trades_from(0), page(rows=FULL, first_ms=5, last_ms=7_000))
+        assert trades.limit == FULL
+
+    def test_a_limit_that_was_found_before_is_asked_for_at_once(self) -> None:
+        asked = walk(Scope(None), known("BTCUSDT"), trades=True, limits={"myTrades": 100}).first()
+
+        assert [request.limit for request in asked] == [None, None, FULL, 100]
+
+    @pytest.mark.parametrize(("range_ms", "back_ms"), [(90 * DAY_MS, 90 * DAY_MS - 60_000), (None, 729.958 * DAY_MS)])
+    def test_a_history_cut_by_age_is_read_from_where_it_begins_and_says_so(
+        self, range_ms: int | None, back_ms: float
+    ) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS, healing=Healing(1, 1))
+        one.first()
+
+        nexts = one.too_old(orders_from(0), range_ms, GAP_MS)
+        assert nexts is not None
+        (request,) = nexts
+        start_ms = int(dict(request.params)["startTime"])
+        assert GAP_MS - start_ms == pytest.approx(back_ms, rel=1e-6)
+        one.answered(request, page())
+        step = one.step(request, page(), GAP_MS)
+        assert step is not None
+        assert (step.done, step.covers, step.served_from_ms) == (True, 1, start_ms)
+
+    def test_a_question_that_is_refused_for_its_age_however_late_it_begins_is_not_asked_for_ever(self) -> None:
+        one = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS)
+        one.first()
+        request, asked = orders_from(0), 0
+        while nexts := one.too_old(request, None, GAP_MS):
+            (request,), asked = nexts, asked + 1
+            assert asked < 20
+
+        assert asked > 5
 
     @pytest.mark.parametrize("kind", ["allOrders", "myTrades"])
     def test_a_full_page_within_one_millisecond_goes_on_by_id_and_then_by_time_again(self, kind: str) -> None:
@@ -484,8 +558,21 @@ def test_a_newest_page_that_is_not_full_is_everything_there_is() -> None:
     it.first()
     it.too_wide(orders_from(0))
 
-    assert it.answered(requests.all_orders("BTCUSDT"), page(rows=FULL - 1, first_ms=5, last_ms=6)) == []
+    newest = page(rows=FULL - 1, first_ms=5, last_ms=6, first_id=3, last_id=FULL + 1)
+    assert it.answered(requests.all_orders("BTCUSDT"), newest) == [orders_by_id(0)]
+    assert it.answered(orders_by_id(0), newest) == [orders_by_id(FULL + 1)], "it may be the venue's limit"
+    assert it.answered(orders_by_id(FULL + 1), page(rows=1, first_ms=6, last_ms=6, first_id=FULL + 1)) == []
     assert (it.stuck, it.symbols_done) == ([], 1)
+
+
+def test_a_day_that_ends_on_a_row_is_followed_by_a_window_of_its_own() -> None:
+    it = walk(Scope(GAP_MS + plan.OVERLAP_MS), known("BTCUSDT"), now_ms=GAP_MS + 2 * DAY_MS)
+    it.first()
+    (first,) = it.too_wide(orders_from(GAP_MS))
+    end_ms = GAP_MS + DAY_MS - 1
+
+    (more,) = it.answered(first, page(rows=7, first_ms=GAP_MS, last_ms=end_ms))
+    assert more == requests.all_orders("BTCUSDT", start_ms=end_ms, end_ms=end_ms + DAY_MS - 1)
 
 
 def test_a_venue_that_refuses_even_a_day_is_not_asked_for_ever() -> None:
