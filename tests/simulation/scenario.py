@@ -52,7 +52,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "jump": (3, False),
     "lose_frames": (0, True),
     "deafen": (0, True),
-    "page_cap": (4, False),
+    "page_cap": (8, False),
     "limit_refused": (2, False),
 }
 

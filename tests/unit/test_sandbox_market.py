@@ -38,7 +38,7 @@ from ledger.sandbox.faults import (
 )
 from ledger.sandbox.market import Market, live_through
 from ledger.sandbox.nonsense import lie
-from ledger.sandbox.rest import Meter, Params, Refused, Rest
+from ledger.sandbox.rest import Asked, Meter, Params, Refused, Rest
 
 START_MS = 1_700_000_000_000
 
@@ -294,9 +294,8 @@ def test_a_page_touches_its_own_rows_and_a_few_more_however_long_the_history(mon
     middle = rows[len(rows) // 2]
     for asked in ({"startTime": "0"}, {"startTime": str(middle.time_ms)}, {"fromId": str(middle.trade_id)}, {}):
         counted = Counted(rows)
-        page = rest._page(
-            counted, Params({**asked, "limit": "10"}), "fromId", id_of=lambda f: f.trade_id, ms_of=lambda f: f.time_ms
-        )
+        call = Asked(Params({**asked, "limit": "10"}), months.books, 0, 0.0, list)
+        page = rest._page(counted, call, "fromId", id_of=lambda f: f.trade_id, ms_of=lambda f: f.time_ms)
         assert len(page) == 10
         assert counted.touched <= 10 + 2 * len(rows).bit_length()
 
