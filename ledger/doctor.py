@@ -16,7 +16,7 @@ from ledger.db import code
 from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError, VenueRefused
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.stream.lease import key_in
-from ledger.venue import requests, rest_pages
+from ledger.venue import capabilities, requests, rest_pages
 from ledger.wire import postgres
 from ledger.wire.clock import Clock
 from ledger.wire.http import VenueHttp
@@ -76,7 +76,7 @@ async def _venue(settings: Settings, account: AccountSettings) -> list[Finding]:
             (f"{name}: clock", lambda: _clock(name, http, clock)),
             (f"{name}: key", lambda: _key(name, http)),
             (f"{name}: listen key", lambda: _listen_key(name, http)),
-            (f"{name}: recovery", lambda: _recovery(name, http, account)),
+            (f"{name}: recovery", lambda: _recovery(name, http, clock, account)),
         ]
         return [await _tried(what, check) for what, check in checks]
 
@@ -116,7 +116,7 @@ async def _listen_key(name: str, http: VenueHttp) -> Finding:
     return Finding(f"{name}: listen key", "ok", "the user data stream can be opened")
 
 
-async def _recovery(name: str, http: VenueHttp, account: AccountSettings) -> Finding:
+async def _recovery(name: str, http: VenueHttp, clock: Clock, account: AccountSettings) -> Finding:
     symbol = account.symbols[0] if account.symbols else FIRST_SYMBOL
     page = rest_pages.Page()
     try:
@@ -126,10 +126,14 @@ async def _recovery(name: str, http: VenueHttp, account: AccountSettings) -> Fin
         raise
     except VenueRefused:
         pass  # an unknown symbol tells nothing about fields; the probe below decides without them
-    found = await probe(http, symbol, page.fields)
+    found = capabilities.learn(await probe(http, symbol, now_s=clock.monotonic_s()), page.fields)
     extras = [text for text, offered in (("time", found.has_time), ("markets", found.has_exchange_info)) if offered]
     also = f"; it also tells {' and '.join(extras)}" if extras else ""
-    return Finding(f"{name}: recovery", "ok", f"mode {found.mode}: {_MODES[found.mode]}{also}")
+    told = f"mode {found.mode}: {_MODES[found.mode]}{also}"
+    if found.trades.offered is None:
+        found_now = f"{told}; myTrades gave no clear answer"
+        return Finding(f"{name}: recovery", "warning", found_now, "`run` asks again within minutes")
+    return Finding(f"{name}: recovery", "ok", told)
 
 
 async def _database(settings: Settings) -> list[Finding]:

@@ -6,7 +6,7 @@ LedgerError
 │   ├── UnreadableFrame      a payload could not be understood: keep it, count it, go on
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
 │   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
-│   └── KeyRefused           -2014, -2015, 401: asking again cannot help, a person must look; exit 3
+│   └── KeyRefused           -2014, -2015, 401 to what every key may ask: a person must look; exit 3
 ├── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
 └── Fenced                   another process leads this account now: stop writing, stand by
 
@@ -56,7 +56,8 @@ class VenueRefused(VenueError):
 
 
 class KeyRefused(VenueRefused):
-    """The API key is wrong, disabled or not allowed from here (-2014, -2015, HTTP 401). Asking again cannot help."""
+    """The API key is wrong, disabled or not allowed from here: -2014, -2015 or HTTP 401 to a call that every key may
+    make (``capabilities.proves_key``). Asking again at once cannot help."""
 
     exit_code = 3
 

@@ -259,6 +259,12 @@ async def missed_since_ms(conn: Any, account: str, orders: Sequence[Order], fill
     return since_ms
 
 
+async def mode(conn: Any, account: str) -> str | None:
+    """What the venue let us recover when it was last probed; None: it never was."""
+    found: str | None = await conn.fetchval("SELECT mode FROM ledger.venue_state WHERE account = $1", account)
+    return found
+
+
 async def blocked_until_ms(conn: Any, account: str) -> int | None:
     """Until when the venue asked for silence (this machine's clock, ms); None: never."""
     until: int | None = await conn.fetchval(

@@ -1,4 +1,4 @@
-"""What does this venue offer? Asked at start and daily, since it documents less than it may have.
+"""What does this venue offer? Asked at start and daily, and within minutes while anything is unclear.
 
 The questions and their meaning are ``venue.capabilities``; here they are only sent.
 """
@@ -7,33 +7,48 @@ from __future__ import annotations
 
 from ledger.errors import KeyRefused, VenueBusy, VenueRefused
 from ledger.venue import capabilities, requests
-from ledger.venue.capabilities import Capabilities
+from ledger.venue.capabilities import Capabilities, Outcome
+from ledger.venue.requests import Request
 from ledger.wire.http import CLOCK_OFF, VenueHttp
 
 FIRST_SYMBOL = "BTCUSDT"
 """Asked for when capabilities are probed before any symbol is known; an unknown symbol is an answer too."""
+ATTEMPTS = 3
+"""How often one endpoint is asked that gives no whole answer, before it counts as unknown."""
 
 
-async def probe(http: VenueHttp, symbol: str, order_fields: frozenset[str] = frozenset()) -> Capabilities:
-    """Ask for everything the venue does not document and see what it says; ``symbol`` need not exist.
+async def probe(http: VenueHttp, symbol: str, *, now_s: float, before: Capabilities | None = None) -> Capabilities:
+    """Look at everything the venue does not document; ``symbol`` need not exist, ``now_s`` is monotonic.
 
-    Raises VenueError while the venue is away or busy: absent is what it says, not what we fear.
+    Raises VenueError while the venue is away or refuses the key: absent is what it says, not what we fear.
     """
-    offered: list[bool] = []
-    for request in (requests.my_trades(symbol, limit=1), requests.server_time(), requests.exchange_info()):
-        try:
-            answer = await http.send_patiently(request)
-            outcome = capabilities.Outcome(answer.status, None, answer.body)
-        except KeyRefused:
-            raise
-        except VenueRefused as refused:
-            if refused.code == CLOCK_OFF:
-                raise VenueBusy(f"{refused}; what the venue offers is asked again later") from None
-            outcome = capabilities.Outcome(refused.status, refused.code)
-        # A refusal we cannot read is no promise either: count on less, and ask again tomorrow.
-        offered.append(capabilities.offers(request, outcome) or False)
-    decided = capabilities.decide(
-        has_trades=offered[0], has_time=offered[1], has_exchange_info=offered[2], order_fields=order_fields
+    known = before or Capabilities()
+    return Capabilities(
+        trades=capabilities.look(known.trades, await _said(http, requests.my_trades(symbol, limit=1), symbol), now_s),
+        time=capabilities.look(known.time, await _said(http, requests.server_time(), symbol), now_s),
+        markets=capabilities.look(known.markets, await _said(http, requests.exchange_info(), symbol), now_s),
+        order_fields=known.order_fields,
     )
-    assert decided is not None
-    return decided
+
+
+async def _said(http: VenueHttp, request: Request, symbol: str) -> bool | None:
+    """What one look says. A venue that answers everything but this says nothing clear; one that answers nothing is
+    away."""
+    try:
+        answer = await http.send_patiently(request, attempts=ATTEMPTS)
+        return capabilities.offers(request, Outcome(answer.status, None, answer.body))
+    except KeyRefused:
+        raise
+    except VenueRefused as refused:
+        if refused.code == CLOCK_OFF:
+            raise VenueBusy(f"{refused}; what the venue offers is asked again later") from None
+        return capabilities.offers(request, Outcome(refused.status, refused.code))
+    except VenueBusy as busy:
+        if busy.retry_after_s is not None:
+            raise
+    try:
+        await http.send_patiently(requests.open_orders(symbol), attempts=ATTEMPTS)
+    except VenueRefused as refused:
+        if isinstance(refused, KeyRefused):
+            raise
+    return None

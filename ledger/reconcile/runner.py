@@ -26,6 +26,7 @@ from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, Ve
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
 from ledger.reconcile import check, order_checks, plan, refusals
+from ledger.reconcile import probe as probing
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
 from ledger.reconcile.plan import Healing, Scope, Walk
@@ -43,14 +44,20 @@ log = structlog.get_logger(__name__)
 POLL_S = 1.0
 """How often open gaps and provisional fills are looked for."""
 PROBE_EVERY_S = 86_400.0
+PROBE_AGAIN_S = 120.0
+"""The same while anything of what the venue offers is unclear, or was found absent only once."""
 VOTE_AFTER_S = 5.0
 """Two snapshots that must agree are at least this far apart, and no less than REST may trail."""
 FAILURE_PAUSE_MAX_S = 60.0
 KEY_PAUSE_S = 300.0
 """A refused key is tried again this seldom: a person must look."""
+REREADS_MAX = 1000
+"""How many times, for as many orders as one walk asks for, the trades of orders that lack some are asked for."""
 ROWS_PER_CALL_MAX = 25
 """Rows of an answer that are applied at once: a live frame of the account waits no longer than these take."""
 REQUESTS_PER_WALK_MAX = 1_000_000
+ATTEMPTS = 6
+"""How often one question is asked that gives no whole answer, before the walk is broken off."""
 UNREADABLE_ANSWERS_MAX = 3
 LOOKS_MAX = 4
 """How often at most balances are looked at again before the next pass."""
@@ -184,7 +191,11 @@ class Reconciler:
         self._limits: dict[str, int] = {}
         """Rows a page is asked for by kind, where this process found the venue to refuse more."""
         self._capabilities: Capabilities | None = None
-        self._probed_s = 0.0
+        self._probe_due_s = clock.monotonic_s()
+        self._mode: str | None = None
+        """The mode the mirror was last in, as the database knows it."""
+        self._rereads = False
+        """Whether the venue tells its trades and did not before, so that what is missing can be asked for."""
         self._quiet_s = clock.monotonic_s()
         self._quiet_seq = 0
         self._quiet_no = 0
@@ -233,7 +244,7 @@ class Reconciler:
                 pause_s = max(asked_s or 0.0, min(2.0**failures, FAILURE_PAUSE_MAX_S))
             await self._clock.sleep(pause_s)
             if pause_s == KEY_PAUSE_S:
-                self._http.retry_key()
+                self._http.retry_key("signed")
 
     async def run_once(self) -> bool:
         """Do the most urgent thing there is to do. False: there was nothing.
@@ -245,6 +256,8 @@ class Reconciler:
         now_s = self._clock.monotonic_s()
         if gaps:
             await self.heal(gaps)
+        elif self._rereads:
+            await self._reread()
         elif self._vote_s is not None and now_s >= self._vote_s:
             self._vote_s = None
             await self._compare(Outcome(), None)
@@ -252,6 +265,8 @@ class Reconciler:
             await self._listen_to_balances()
         elif now_s - self._quiet_s >= self._rules.every_s:
             await self._look_around()
+        elif self._capabilities is not None and now_s >= self._probe_due_s:
+            await self._probed()
         else:
             await self._tell_weight()
             return checked > 0
@@ -533,7 +548,13 @@ class Reconciler:
         asked_seq = await self._head_seq() if request.kind == "account" else None
         attempt = 1
         while True:
-            answer = await self._http.send_patiently(request)
+            try:
+                # What the venue need not have is looked at anew sooner than it is waited for.
+                patience = probing.ATTEMPTS if not capabilities.proves_key(request) else ATTEMPTS
+                answer = await self._http.send_patiently(request, attempts=patience)
+            except VenueError as error:
+                await self._look_at(request, error)
+                raise
             told = Told(request.kind, request.question, answer.asked_ms, answer.body, asked_seq)
             try:
                 told = replace(told, parts=await _read(request, answer.body))
@@ -644,8 +665,6 @@ class Reconciler:
             if nexts is not None:
                 log.warning("the venue does not go back so far", account=self._account, error=str(refused))
                 return nexts
-        if request.kind == "myTrades" and refused.status == 404:
-            self._capabilities = None
         raise refused
 
     async def _doubt(self, doubts: list[Doubt]) -> None:
@@ -713,16 +732,33 @@ class Reconciler:
         await self._listen_to_balances()
 
     async def _probed(self) -> Capabilities:
-        """What the venue offers, probed at start and daily."""
+        """What the venue offers, probed at start and daily, and soon again while that is not clear."""
         now_s = self._clock.monotonic_s()
-        if self._capabilities is None or now_s - self._probed_s >= PROBE_EVERY_S:
+        if self._capabilities is None or now_s >= self._probe_due_s:
             known = await self._known(missing=False)
             symbol = next(iter((*known.symbols, *self._rules.symbols)), FIRST_SYMBOL)
-            seen = frozenset() if self._capabilities is None else self._capabilities.order_fields
-            await self._remember(await probe(self._http, symbol, seen))
-            self._probed_s = now_s
+            found = await probe(self._http, symbol, now_s=now_s, before=self._capabilities)
+            await self._remember(found)
+            self._probe_due_s = now_s + (PROBE_EVERY_S if found.is_sure else PROBE_AGAIN_S)
         assert self._capabilities is not None
         return self._capabilities
+
+    async def _look_at(self, request: Request, error: VenueError) -> None:
+        """A walk's question that fails is a look at its endpoint too: one that not every key may ask holds up nothing.
+
+        The walk begins again without it where it is said to be absent, and after a probe where nothing is clear.
+        """
+        if capabilities.proves_key(request) or self._capabilities is None:
+            return
+        now_s, said = self._clock.monotonic_s(), None
+        if isinstance(error, VenueRefused):
+            said = capabilities.offers(request, capabilities.Outcome(error.status, error.code))
+        if said is None:
+            self._probe_due_s = now_s
+        elif not said and request.kind == "myTrades":
+            seen = capabilities.look(self._capabilities.trades, said, now_s)
+            await self._remember(replace(self._capabilities, trades=seen))
+            self._probe_due_s = now_s + PROBE_AGAIN_S
 
     async def _learn(self, page: Page) -> None:
         """Order objects tell by their fields how much can be recovered, exchangeInfo which assets markets trade."""
@@ -731,10 +767,30 @@ class Reconciler:
             await self._remember(capabilities.learn(self._capabilities, page.fields))
 
     async def _remember(self, found: Capabilities) -> None:
-        if self._capabilities is None or self._capabilities.mode != found.mode:
+        if self._mode is None:
+            self._mode = await self._writer.run(lambda conn: reads.mode(conn, self._account))
+        if self._capabilities is None or self._mode != found.mode:
             await self._writer.run(lambda conn: coverage.set_mode(conn, self._account, found.mode))
-            log.info("recovery mode", account=self._account, mode=found.mode)
-        self._capabilities = found
+            log.info("recovery mode", account=self._account, mode=found.mode, sure=found.trades.is_sure)
+        self._rereads = self._rereads or (found.mode == "trades" and self._mode not in (None, "trades"))
+        self._mode, self._capabilities = found.mode, found
+
+    async def _reread(self) -> None:
+        """The venue tells its trades now and did not before: ask for those of every order that lacks some."""
+        walk = Walk(Scope(None, (), strict=True), await self._known(missing=False), trades=True)
+        here = _Round(walk, None, quiet=False, started_s=self._clock.monotonic_s(), on_progress=None)
+        self._new_session()
+        asked: set[tuple[str, int]] = set()
+        for _ in range(REREADS_MAX):
+            known = await self._known(missing=True)
+            some = [key for key in known.missing if key not in asked][: plan.SINGLES_MAX]
+            if not some:
+                break
+            asked.update(some)
+            here.waiting.extend(requests.my_trades(symbol, order_id=order_id) for symbol, order_id in some)
+            await self._drain(here)
+        self._rereads = False
+        log.info("missing executions asked for", account=self._account, fills_found=here.outcome.fills_new)
 
     def _from_ms(self, gaps: list[Gap]) -> int | None:
         starts = [gap.from_ms for gap in gaps if gap.from_ms is not None]

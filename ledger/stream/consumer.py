@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import structlog
@@ -40,6 +41,9 @@ FRAMES_PER_CALL_MAX = 1000
 BEAT_S = 1.0
 """How often a quiet stream says that it is alive."""
 KEY_PAUSE_S = 300.0
+"""The longest pause while the venue refuses the API key a listen key."""
+ATTEMPT_EVERY_S = 1.0
+"""Connection attempts are at least this far apart."""
 ROTATE = "rotate"
 DEAF = "deaf"
 DRAIN_S = 3.0
@@ -161,6 +165,10 @@ class Consumer:
         self._told_ms: int | None = None
         """Venue clock of the newest frame that was written."""
         self._error: str | None = None
+        self._away_after: int | None = None
+        """How many answers the venue had given when it last gave none for a listen key; None: it was not that."""
+        self._refusals = 0
+        """How often in a row the API key was refused a listen key."""
         self._stopping = False
         self._past_key: tuple[bytes, int] | None = None
         """The listen key the last process used, by digest, and when it was last confirmed (venue clock, ms)."""
@@ -230,7 +238,9 @@ class Consumer:
         rotate_in_s = self._rules.max_age_s
         while True:
             if current is None:
-                current = await self._connect(attempt)
+                if attempt and await self._pause(attempt):
+                    attempt = 0
+                current = await self._connect()
                 if current is None:
                     attempt += 1
                     continue
@@ -238,7 +248,7 @@ class Consumer:
                 rotate_in_s = self._rules.max_age_s
             cause, doubt_ms = await self._until_over(current, rotate_in_s)
             if cause == ROTATE:
-                fresh = await self._connect(0)
+                fresh = await self._connect()
                 rotate_in_s = ROTATE_AGAIN_S if fresh is None else self._rules.max_age_s
                 if fresh is not None:
                     self._begin(fresh)
@@ -252,29 +262,49 @@ class Consumer:
             attempt = liveness.next_attempt(attempt, lived_s)
             current = None
 
-    async def _connect(self, attempt: int) -> _Socket | None:
-        """Open one socket, after the pause that ``attempt`` failures before it call for. None when it failed too."""
-        if attempt:
-            await self._clock.sleep(liveness.backoff_s(attempt, self._rng))
+    async def _pause(self, attempt: int) -> bool:
+        """Wait as long as ``attempt`` failures call for. True: not so long, the venue has answered something else."""
+        pause_s, after = liveness.backoff_s(attempt, self._rng), self._away_after
+        if after is None:
+            await self._clock.sleep(pause_s)
+            return False
+        await self._clock.sleep(min(pause_s, ATTEMPT_EVERY_S))
+        answered = asyncio.create_task(self._lease.until_answered(after))
+        passed = asyncio.create_task(self._clock.sleep(max(0.0, pause_s - ATTEMPT_EVERY_S)))
+        try:
+            await asyncio.wait((answered, passed), return_when=asyncio.FIRST_COMPLETED)
+            return answered.done()
+        finally:
+            answered.cancel()
+            passed.cancel()
+
+    async def _connect(self) -> _Socket | None:
+        """Open one socket; None when that failed."""
         key: str | None = None
+        self._away_after = None
         try:
             # A key that lives serves every socket; asking again might replace it under the others.
             key = (self._lease.key if self._live else None) or await self._acquire()
-            connection = await self._open_connection(
-                f"{self._rules.stream_url}/ws/{key}", self._buffer, self._clock, silence_s=self._rules.silence_s
-            )
+            url = f"{self._rules.stream_url}/ws/{quote(key, safe='=+')}"
+            connection = await self._open_connection(url, self._buffer, self._clock, silence_s=self._rules.silence_s)
         except KeyRefused as error:
             self._note(error)
-            await self._clock.sleep(KEY_PAUSE_S)
+            self._refusals += 1
+            # Again soon, for one refusal may be a mistake; then ever more seldom, for a person must look.
+            await self._clock.sleep(min(liveness.PAUSE_MAX_S * 2.0 ** min(self._refusals - 1, 10), KEY_PAUSE_S))
             self._lease.retry_key()
             return None
         except VenueError as error:
             self._note(error)
             if isinstance(error, VenueRefused) and key is not None:
                 self._lease.invalidate("refused by the stream", key)
-            if isinstance(error, VenueBusy) and error.retry_after_s:
-                await self._clock.sleep(error.retry_after_s)
+            if isinstance(error, VenueBusy):
+                # A venue that was away is back as soon as it answers anything; one that refuses is not.
+                self._away_after = self._lease.answers if key is None else None
+                if error.retry_after_s:
+                    await self._clock.sleep(error.retry_after_s)
             return None
+        self._refusals = 0
         return _Socket(connection, key, asyncio.get_running_loop().create_future())
 
     async def _acquire(self) -> str:

@@ -118,8 +118,17 @@ class ListenKeyLease:
             self._lose(self._held, reason)
 
     def retry_key(self) -> None:
-        """Let a refused API key be tried again."""
-        self._http.retry_key()
+        """Let an API key that was refused a listen key be tried again."""
+        self._http.retry_key("key")
+
+    @property
+    def answers(self) -> int:
+        """Good answers of the venue to anything but the listen key, so far."""
+        return self._http.answers
+
+    async def until_answered(self, after: int) -> None:
+        """Wait until the venue has given more good ``answers`` than ``after``."""
+        await self._http.until_answered(after)
 
     async def release(self) -> None:
         """Tell the venue that the key is no longer wanted, by anybody: all clients of the account share it.
@@ -205,16 +214,19 @@ class ListenKeyLease:
 
 
 def key_in(body: bytes) -> str:
-    """The key in the answer. Raises VenueBusy when there is none that could stand in an address."""
+    """The key in the answer. Raises VenueRefused when there is none that could stand in an address."""
     told: object = None
     try:
         told = json.loads(body)
         key = told.get("listenKey") if isinstance(told, dict) else None
     except (ValueError, RecursionError):
         key = None
-    if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z0-9._~=+-]{1,512}", key):
-        raise VenueBusy(
+    # "." and ".." would name another path of the address than a key.
+    if not isinstance(key, str) or not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._~=+-]{1,512}", key):
+        raise VenueRefused(
             f"POST /api/v1/userDataStream: expected a listen key, got no listen key in the answer{said(told)}; "
-            "trying again later"
+            "trying again later",
+            status=200,
+            code=None,
         )
     return key

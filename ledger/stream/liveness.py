@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ledger.wire.budget import backoff_s
+import random
+
+from ledger.wire import budget
 from ledger.wire.socket import ping_every_s
 
-__all__ = ["backoff_s", "late_s", "next_attempt"]
-
+PAUSE_MAX_S = 15.0
+"""The longest pause between two attempts: what happens while nobody listens may be lost for good."""
 SETTLED_S = 60.0
 """A socket that lived this long was a good one."""
 BRIEF_S = 5.0
@@ -23,6 +25,11 @@ def late_s(quiet_s: float, silence_s: float) -> float:
     """
     every_s = ping_every_s(silence_s)
     return quiet_s if quiet_s > every_s + min(ANSWER_S, every_s) else 0.0
+
+
+def backoff_s(attempt: int, rng: random.Random) -> float:
+    """Seconds to wait after ``attempt`` (1, 2, 3 …) failed: 1 to 2, 2 to 4, … 7.5 to 15."""
+    return budget.backoff_s(attempt, rng, longest_s=PAUSE_MAX_S)
 
 
 def next_attempt(attempt: int, lived_s: float) -> int:

@@ -1,7 +1,9 @@
-"""What this venue offers, found by probing: it documents no trade history, no time and no market list.
+"""What this venue offers to this key, found by probing: it documents no trade history, no time and no market list.
 
-Always holds: only a clear answer counts. A venue that is busy, away or refuses the key has said nothing, and
-nothing is decided until it does; "absent" is what the venue says of a path it does not know.
+Always holds: only a clear answer counts. What a firewall's page, an odd status or an odd body leaves open is unknown:
+counted on as little as what is absent, and asked for again within minutes. "Absent" is what the venue says of a path
+it does not know or does not let this key have; said twice, some time apart, it stands for the day. Which calls every
+key may make, so that a refusal there is one of the key, is said here and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from ledger.venue.requests import Request
 
 Mode = Literal["trades", "orders_quote", "orders"]
 
+ABSENT_AFTER_S = 60.0
+"""An endpoint is absent once it was said to be at two looks at least this far apart."""
+
 _UNKNOWN_PATH = frozenset({404, 405, 410})
 _PATH_IS_INVALID = -5000  # "Path …, Method GET is invalid", as the gateways of this family say it
 _REFUSES_PARAMETERS = range(-1199, -1099)  # illegal, missing, malformed …: the path is there and looked at them
+_BAD_KEY = frozenset({-2014, -2015})
+_EVERY_KEY_MAY = frozenset({"account", "openOrders", "allOrders", "order", "order_settle", "userDataStream"})
+"""Kinds of the calls the venue documents for a key that reads: whoever is refused there has no good key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,63 +39,91 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What the looks at one endpoint have shown. ``offered`` None: the last one showed nothing clear.
+
+    ``is_sure``: nobody need look again today. ``no_since_s``: the first of the looks in a row that found it absent.
+    """
+
+    offered: bool | None = None
+    is_sure: bool = False
+    no_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What can be recovered, and how. ``order_fields``: those of rest_pages.ORDER_FIELDS seen on orders.
+    """What can be recovered, and how: what was seen of myTrades, time and exchangeInfo.
 
-    ``mode``: trades = every fill exactly; orders_quote = missing quantity and average price of each order;
-    orders = missing quantity only.
+    ``order_fields``: those of rest_pages.ORDER_FIELDS seen on orders, empty before the first order.
     """
 
-    mode: Mode
-    has_time: bool
-    has_exchange_info: bool
-    order_fields: frozenset[str]
+    trades: Seen = Seen()
+    time: Seen = Seen()
+    markets: Seen = Seen()
+    order_fields: frozenset[str] = frozenset()
+
+    @property
+    def mode(self) -> Mode:
+        """trades = every fill exactly; orders_quote = missing quantity and average price of each order; orders =
+        missing quantity only. The unknown is not counted on.
+        """
+        if self.trades.offered:
+            return "trades"
+        return "orders_quote" if "cummulativeQuoteQty" in self.order_fields else "orders"
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the venue tells its time."""
+        return self.time.offered is True
+
+    @property
+    def has_exchange_info(self) -> bool:
+        """Whether the venue lists its markets."""
+        return self.markets.offered is True
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether all of it is clear, so that nothing need be asked again today."""
+        return self.trades.is_sure and self.time.is_sure and self.markets.is_sure
 
 
-def offers(request: Request, outcome: Outcome | None) -> bool | None:
-    """Whether the venue has the endpoint of ``request``; None = it did not say (busy, away, key refused): ask
-    again.
+def proves_key(request: Request) -> bool:
+    """Whether a refusal of this question is one of the key: every key that reads may ask it."""
+    return request.kind in _EVERY_KEY_MAY
 
-    -1121 (invalid symbol) and its like mean yes. A 200 in another shape than this question's is another thing
-    of the same name: no.
+
+def is_denied(status: int, code: int | None) -> bool:
+    """Whether an answer says that this key may not: a wrong key, a wrong address, or no permission for this call."""
+    return status == 401 or code in _BAD_KEY
+
+
+def offers(request: Request, outcome: Outcome) -> bool | None:
+    """Whether the venue offers the endpoint of ``request`` to this key; None: it did not say, ask again.
+
+    -1121 (invalid symbol) and its like mean yes. A 200 in another shape than this question's says nothing.
     """
-    if outcome is None:
-        return None
     if outcome.status == 200:
-        return _is_answer(request, outcome.body)
+        return True if _is_answer(request, outcome.body) else None
     if outcome.code is not None and outcome.code in _REFUSES_PARAMETERS:
         return True
-    if outcome.status in _UNKNOWN_PATH or outcome.code == _PATH_IS_INVALID:
+    if outcome.status in _UNKNOWN_PATH or outcome.code == _PATH_IS_INVALID or is_denied(outcome.status, outcome.code):
         return False
     return None
 
 
-def decide(
-    *,
-    has_trades: bool | None,
-    has_time: bool | None,
-    has_exchange_info: bool | None,
-    order_fields: frozenset[str],
-) -> Capabilities | None:
-    """The capabilities; None while any probe is without a clear answer.
-
-    ``order_fields`` is Page.fields of the order pages seen so far, empty before the first order.
-    """
-    if has_trades is None or has_time is None or has_exchange_info is None:
-        return None
-    return Capabilities(_mode(has_trades, order_fields), has_time, has_exchange_info, order_fields)
+def look(before: Seen, said: bool | None, now_s: float) -> Seen:
+    """What is known after another look that said yes, no or (None) nothing clear. ``now_s`` is monotonic."""
+    if said is None:
+        return Seen(None, no_since_s=before.no_since_s)
+    if said:
+        return Seen(True, is_sure=True)
+    since_s = now_s if before.no_since_s is None else before.no_since_s
+    return Seen(False, now_s - since_s >= ABSENT_AFTER_S, since_s)
 
 
 def learn(known: Capabilities, fields: frozenset[str]) -> Capabilities:
     """``known`` after another order page told ``fields``: an account without orders shows them only later."""
-    seen = known.order_fields | fields
-    return replace(known, order_fields=seen, mode=_mode(known.mode == "trades", seen))
-
-
-def _mode(has_trades: bool, order_fields: frozenset[str]) -> Mode:
-    if has_trades:
-        return "trades"
-    return "orders_quote" if "cummulativeQuoteQty" in order_fields else "orders"
+    return replace(known, order_fields=known.order_fields | fields)
 
 
 def _is_answer(request: Request, body: bytes) -> bool:

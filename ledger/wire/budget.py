@@ -126,15 +126,15 @@ def told_wait_s(status: int, headers: Mapping[str, str], text: str, venue_now_ms
     return min(max(*waits_s, 0.0), BLOCK_MAX_S)
 
 
-def backoff_s(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after ``attempt`` (1, 2, 3 …) failed: 1 to 2, 2 to 4, … 30 to 60.
+def backoff_s(attempt: int, rng: random.Random, *, longest_s: float = _BACKOFF_MAX_S) -> float:
+    """Seconds to wait after ``attempt`` (1, 2, 3 …) failed: 1 to 2, 2 to 4, … up to half of ``longest_s`` to all of it.
 
     Never under a second, which also keeps connection attempts a second apart. The jitter keeps many clients
     from coming back at once.
     """
     assert attempt >= 1
-    longest_s = min(2.0 ** min(attempt, 10), _BACKOFF_MAX_S)
-    return rng.uniform(longest_s / 2, longest_s)
+    most_s = min(2.0 ** min(attempt, 10), longest_s)
+    return rng.uniform(most_s / 2, most_s)
 
 
 def _retry_after_s(value: str, venue_now_ms: int) -> float:

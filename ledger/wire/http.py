@@ -24,9 +24,9 @@ import msgspec
 import structlog
 
 from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused
-from ledger.venue import rest_pages
+from ledger.venue import capabilities, rest_pages
 from ledger.venue.reading import LAST_MS
-from ledger.venue.requests import Request, server_time
+from ledger.venue.requests import Request, Security, server_time
 from ledger.venue.signing import query_string
 from ledger.wire import tls
 from ledger.wire.budget import Budget, backoff_s, told_wait_s, used_weight
@@ -55,7 +55,6 @@ DATE_ERROR_MS = 500
 CLOCK_OFF = -1021
 _TOO_MANY = -1003
 _BAD_SIGNATURE = -1022
-_BAD_KEY = frozenset({-2014, -2015})
 _VENUE_BUSY = frozenset({-1001, -1006, -1007, -1008, -1016})
 """Internal error, outcome unknown (twice), overloaded, shutting down: the question was fine."""
 _NOT_THERE = frozenset({404, 405, 410})
@@ -102,6 +101,8 @@ class VenueHttp:
         self.on_blocked = on_blocked
         self.requests = 0
         """Calls sent so far."""
+        self.answers = 0
+        """Good answers so far, those about the listen key left out."""
         self.last_error: str | None = None
         self._base_url = base_url.rstrip("/")
         self._api_key = api_key
@@ -112,7 +113,10 @@ class VenueHttp:
         self._turn = asyncio.Lock()
         self._measuring = asyncio.Lock()
         self._date_ahead_ms = 0
-        self._key_refused: KeyRefused | None = None
+        self._key_refused: dict[Security, KeyRefused] = {}
+        """What the venue said of the key, to signed calls and to those for the listen key: one may work without the
+        other, and the stream must not end with a question."""
+        self._answered = asyncio.Event()
         self._client = httpx.AsyncClient(
             follow_redirects=False,
             trust_env=False,
@@ -132,7 +136,7 @@ class VenueHttp:
         """Ask once, or twice when the venue finds our clock off: then its clock is measured in between.
 
         Waits for the weight budget. Raises VenueBusy (also at once while the venue wants silence), VenueRefused,
-        or KeyRefused; the latter again, without asking, until ``retry_key``.
+        or KeyRefused; the latter again, without asking, until ``retry_key``, for every call of the same security.
         """
         try:
             try:
@@ -187,9 +191,17 @@ class VenueHttp:
         """Seconds of silence left, 0 for none."""
         return self._budget.blocked_for_s(self._clock.monotonic_s())
 
-    def retry_key(self) -> None:
-        """Let a refused key be tried again: a person has looked, or enough time has passed."""
-        self._key_refused = None
+    def retry_key(self, security: Security | None = None) -> None:
+        """Let a refused key be tried again, for calls of this security or (None) for all: enough time has passed."""
+        if security is None:
+            self._key_refused.clear()
+        else:
+            self._key_refused.pop(security, None)
+
+    async def until_answered(self, after: int) -> None:
+        """Wait until there are more good ``answers`` than ``after``: the venue is there."""
+        while self.answers <= after:
+            await self._answered.wait()
 
     def weight_used(self) -> int:
         """Weight spent in the last minute, as far as we and the venue know."""
@@ -216,16 +228,19 @@ class VenueHttp:
 
     async def _ask(self, request: Request) -> Answer:
         """One exchange, judged."""
-        if self._key_refused is not None:
-            again = self._key_refused
+        if (again := self._key_refused.get(request.security)) is not None:
             raise KeyRefused(str(again), status=again.status, code=again.code)
         answer = await self._exchange(request)
         error = _judge(request, answer, self._clean(request))
         if isinstance(error, KeyRefused):
-            self._key_refused = error
-            log.error("key refused, asking nothing more with it", error=str(error))
+            self._key_refused[request.security] = error
+            log.error("key refused, asking nothing more of this kind with it", error=str(error))
         if error is not None:
             raise error
+        if request.security != "key":
+            self.answers += 1
+            self._answered.set()
+            self._answered = asyncio.Event()
         return answer
 
     async def _exchange(self, request: Request) -> Answer:
@@ -435,12 +450,8 @@ def _judge(request: Request, answer: Answer, clean: Callable[[str], str]) -> Ven
     said = f"{name}: the venue says {clean(text)!r} (HTTP {status}{'' if code is None else f', code {code}'})"
     if code == CLOCK_OFF:
         return VenueRefused(f"{said}; check this machine's clock", status=status, code=code)
-    if code == _BAD_SIGNATURE:
-        return KeyRefused(f"{said}; check that SDX_API_SECRET belongs to SDX_API_KEY", status=status, code=code)
-    if status == 401 or code in _BAD_KEY:
-        return KeyRefused(
-            f"{said}; check SDX_API_KEY, that it is enabled and allowed from this address", status=status, code=code
-        )
+    if code == _BAD_SIGNATURE or capabilities.is_denied(status, code):
+        return _denied(request, said, status, code)
     if 300 <= status < 400:
         where = _place(answer.headers.get("location", ""))
         return VenueRefused(
@@ -460,6 +471,16 @@ def _judge(request: Request, answer: Answer, clean: Callable[[str], str]) -> Ven
     if got == "null" and status == 200:
         return VenueBusy(f"{name}: expected a list or an object, got null (HTTP 200); trying again later")
     return VenueBusy(f"{name}: expected HTTP 200 with JSON, got HTTP {status} with {got}; trying again later")
+
+
+def _denied(request: Request, said: str, status: int, code: int | None) -> VenueRefused:
+    """The venue would not have this key. That is about the key only where every key is let in."""
+    if not capabilities.proves_key(request):
+        return VenueRefused(f"{said}; this key is not offered it", status=status, code=code)
+    hint = "check SDX_API_KEY, that it is enabled and allowed from this address"
+    if code == _BAD_SIGNATURE:
+        hint = "check that SDX_API_SECRET belongs to SDX_API_KEY"
+    return KeyRefused(f"{said}; {hint}", status=status, code=code)
 
 
 def _is_json(body: bytes) -> bool:

@@ -217,7 +217,7 @@ class Connection:
         self.opened_ms = clock.venue_now_ms()
         self.opened_s = clock.monotonic_s()
         self.heard_s = self.opened_s
-        """When the last whole frame, ping or pong came. Bytes that never become one are no sign of life."""
+        """When the last whole message, ping or pong came. What never becomes one is no sign of life."""
         self.frames = 0
         self._socket = socket
         self._buffer = buffer
@@ -342,7 +342,7 @@ class _Socket(ClientConnection):
         self._ending = False
 
     def listen(self, on_event: Callable[[], None], on_message: Callable[[bytes], None]) -> None:
-        """Call ``on_event`` at each frame, ping and pong, ``on_message`` with each message, from the first on."""
+        """Call ``on_event`` at each message, ping and pong, ``on_message`` with each message, from the first on."""
         self.on_event, self.on_message = on_event, on_message
         early, self._early = self._early, []
         for raw in early:
@@ -356,9 +356,10 @@ class _Socket(ClientConnection):
         else:
             self._begun = bytearray() if self._begun is None else self._begun
             self._begun += event.data
-            if event.fin:
-                whole, self._begun = bytes(self._begun), None
-                self._heard_whole(whole)
+            if not event.fin:
+                return  # no sign of life: a message that never ends, in empty pieces, could go on for ever
+            whole, self._begun = bytes(self._begun), None
+            self._heard_whole(whole)
         if self.on_event is not None:
             self.on_event()
 

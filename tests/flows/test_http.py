@@ -429,7 +429,7 @@ async def test_a_redirect_is_named_and_never_followed() -> None:
 async def test_a_refused_key_is_not_tried_again_until_somebody_looked(answer: bytes, hint: str) -> None:
     async with ScriptedHttp([answer]) as server, client(server) as venue:
         first = await refusal(venue)
-        again = await refusal(venue, requests.create_listen_key())
+        again = await refusal(venue, requests.open_orders())
 
         assert isinstance(first, KeyRefused)
         assert isinstance(again, KeyRefused)
@@ -438,6 +438,61 @@ async def test_a_refused_key_is_not_tried_again_until_somebody_looked(answer: by
 
         venue.retry_key()
         assert (await venue.send(requests.account())).status == 200
+
+
+DENIED = [reply(401, HTML), reply(401, error_body(-2015)), reply(400, error_body(-2014)), reply(400, error_body(-2015))]
+
+
+@pytest.mark.parametrize("answer", DENIED)
+@pytest.mark.parametrize("request_", [requests.my_trades("BTCUSDT"), requests.exchange_info(), requests.server_time()])
+async def test_a_call_that_not_every_key_may_make_says_nothing_of_the_key(
+    answer: bytes, request_: requests.Request
+) -> None:
+    async with ScriptedHttp([answer]) as server, client(server) as venue:
+        refused = await refusal(venue, request_)
+        assert isinstance(refused, VenueRefused)
+        assert not isinstance(refused, KeyRefused)
+        assert "not offered" in str(refused)
+        assert (await venue.send(requests.account())).status == 200, "everything else goes on"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        requests.account(),
+        requests.open_orders("BTCUSDT"),
+        requests.all_orders("BTCUSDT"),
+        requests.query_order("BTCUSDT", 7),
+        requests.create_listen_key(),
+    ],
+)
+async def test_a_call_that_every_key_may_make_proves_the_key(request_: requests.Request) -> None:
+    async with ScriptedHttp([reply(401, error_body(-2015))]) as server, client(server) as venue:
+        assert isinstance(await refusal(venue, request_), KeyRefused)
+
+
+async def test_the_listen_key_is_asked_for_though_a_signed_call_was_refused_and_the_other_way_round() -> None:
+    denied = reply(401, error_body(-2015))
+    async with ScriptedHttp([denied, reply(200, "{}"), denied, reply(200, "{}")]) as server, client(server) as venue:
+        assert isinstance(await refusal(venue), KeyRefused)
+        assert (await venue.send(requests.extend_listen_key(LISTEN_KEY))).status == 200
+        assert isinstance(await refusal(venue, requests.create_listen_key()), KeyRefused)
+        venue.retry_key("signed")
+        assert (await venue.send(requests.account())).status == 200
+        assert isinstance(await refusal(venue, requests.create_listen_key()), KeyRefused), "still not asked"
+        assert len(server.asked) == 4
+
+
+async def test_answers_to_anything_but_the_listen_key_are_counted_and_waited_for() -> None:
+    script = [reply(200, '{"listenKey":"k"}'), reply(500, "{}"), reply(200, "{}")]
+    async with ScriptedHttp(script) as server, client(server) as venue:
+        waiting = asyncio.create_task(venue.until_answered(0))
+        await venue.send(requests.create_listen_key())
+        await refusal(venue)
+        assert (venue.answers, waiting.done()) == (0, False)
+        await venue.send(requests.account())
+        await asyncio.wait_for(waiting, 5)
+        await venue.until_answered(0)
 
 
 # --- the clock ----------------------------------------------------------------------------------------------

@@ -270,13 +270,32 @@ async def test_the_same_key_may_come_back_after_it_was_lost() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["{}", "[]", '{"listenKey":5}', '{"listenKey":""}', '{"listenKey":"a/../b"}', '{"listenKey":"a b"}']
+    "body",
+    [
+        "{}",
+        "[]",
+        '{"listenKey":5}',
+        '{"listenKey":""}',
+        '{"listenKey":"a/../b"}',
+        '{"listenKey":"a b"}',
+        '{"listenKey":"."}',
+        '{"listenKey":".."}',
+        '{"listenKey":"%2e%2e"}',
+        '{"listenKey":"a?b"}',
+        '{"listenKey":"a\\n"}',
+    ],
 )
 async def test_an_answer_without_a_usable_key_is_asked_for_again(body: str) -> None:
     async with scene([reply(200, body), key_told("first")]) as s:
-        with pytest.raises(VenueBusy, match="expected a listen key"):
+        with pytest.raises(VenueRefused, match="expected a listen key"):
             await s.lease.acquire()
         assert await s.lease.acquire() == "first"
+
+
+@pytest.mark.parametrize("key", ["a.b", "...", ".a", "a..b", "A-z_0~9=+"])
+async def test_a_key_with_dots_that_names_no_other_path_is_a_key(key: str) -> None:
+    async with scene([key_told(key)]) as s:
+        assert await s.lease.acquire() == key
 
 
 async def test_a_question_that_fails_leaves_the_held_key_as_it_is() -> None:

@@ -478,6 +478,29 @@ async def test_bytes_that_never_become_a_frame_are_no_sign_of_life() -> None:
         assert await closed == "silent"
 
 
+@pytest.mark.parametrize("piece", [b"", b"x"])
+async def test_pieces_of_a_message_that_never_ends_are_no_sign_of_life(piece: bytes) -> None:
+    drip = asyncio.Queue[bytes]()
+
+    async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _accept(reader, writer)
+        writer.write(_frame(Opcode.TEXT, piece, fin=False))
+        while True:
+            writer.write(_frame(Opcode.CONT, await drip.get(), fin=False))
+            await writer.drain()
+
+    clock = ManualClock()
+    async with _raw_server(dripping) as url:
+        connection = await connected(url, FrameBuffer(), clock)
+        closed = asyncio.create_task(connection.wait_closed())
+        for _ in range(5):
+            drip.put_nowait(piece)
+            await clock.until_asleep()
+            clock.advance(15)
+        assert await closed == "silent"
+        assert connection.heard_s == 0
+
+
 async def test_a_peer_that_pings_and_reads_nothing_is_hung_up_on() -> None:
     async def flooding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await _accept(reader, writer)

@@ -57,6 +57,7 @@ async def always(conn: Any, world: World) -> None:
     _none("every journal row has the next number", await _journal_holes(conn, world))
     _none("nothing lands under an older fence", world.database.trespasses)
     _none("a fill once seen never goes, nor changes its id", await _vanished(conn, world))
+    _none("a good key is never called a refused one", await _key_refused(conn, world))
     if world.scenario.dialect.position_clock:
         _none("a balance never goes back in time", await _older_balances(conn, world))
     if world.may_trust_coverage:
@@ -206,6 +207,12 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
         elif other.status in TERMINAL and other.updated_ms <= through_ms and mine["status"] not in TERMINAL:
             found.append(f"order {key} is {mine['status']} here, {other.status} since {other.updated_ms}")
     return found
+
+
+async def _key_refused(conn: Any, world: World) -> list[str]:
+    """The venue refuses no key here, only calls that not every key may make."""
+    told = await conn.fetchval("SELECT last_error FROM ledger.venue_state WHERE account = $1", world.account)
+    return [told] if told and "check SDX_API_KEY" in told else []
 
 
 async def _sums(conn: Any, world: World) -> list[str]:

@@ -29,6 +29,7 @@ from ledger.reconcile.runner import Reconciler
 from ledger.stream import consumer
 from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
+from ledger.venue import capabilities
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
 from ledger.wire.budget import Budget
@@ -203,6 +204,10 @@ def _says_no(*_: Any) -> bool:
     return False
 
 
+def _says_yes(*_: Any) -> bool:
+    return True
+
+
 def _names_none(*_: Any) -> list[str]:
     return []
 
@@ -372,5 +377,6 @@ PLANTS = {
         Plant("the weight budget is ignored", python=_attribute(Budget, "reserve", _spend)),
         # never claim what is not known
         Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
+        Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
     )
 }

@@ -54,6 +54,8 @@ _HARM: dict[str, tuple[int, bool]] = {
     "deafen": (0, True),
     "page_cap": (8, False),
     "limit_refused": (2, False),
+    "deny_trades": (4, False),
+    "rest_odd": (4, False),
 }
 
 

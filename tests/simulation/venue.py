@@ -236,6 +236,7 @@ class Venue:
         self.losing = 0
         self.refused_until_s = 0.0
         self.rest_down_until_s = 0.0
+        self.denied_until_s = 0.0
         self.disorder_until_s = 0.0
         self.late_until_s = 0.0
         self.late_s = 0.0
@@ -423,6 +424,7 @@ class Venue:
         """No more trouble from now on."""
         self.spoilt, self.doubling, self.losing = [], 0, 0
         self.refused_until_s = self.rest_down_until_s = self.disorder_until_s = self.late_until_s = 0.0
+        self.denied_until_s = 0.0
         self.rest.not_found = 0
         self.fall_behind(0)
 
@@ -458,6 +460,11 @@ class Venue:
             return error(spoilt.status, code, "simulated", wait)
         if kind == "html":
             return Answer(502, HTML, (("Content-Type", "text/html"),))
+        if spoilt is not None and kind == "odd":
+            return Answer(spoilt.status, HTML if spoilt.status == 403 else b'{"success":false}')
+        if call.path.endswith("/myTrades") and self.loop.time() < self.denied_until_s:
+            self.done["trades_denied"] += 1
+            return error(401, -2015, "Invalid API-key, IP, or permissions for action.")
         if kind == "broken":
             return httpx.ReadError("simulated")
         answer = self.rest.answer(call, self._rest_books(), now_ms=self.now_ms(), now_s=self.loop.time())

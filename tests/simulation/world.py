@@ -30,7 +30,7 @@ from ledger.sandbox.books import Event, Report
 from ledger.sandbox.market import Market, live_through
 from ledger.sandbox.rest import DAY_MS
 from ledger.stream import consumer
-from ledger.venue import requests
+from ledger.venue import capabilities, requests
 from tests.simulation import checks
 from tests.simulation.checks import Broken
 from tests.simulation.database import Database, Server
@@ -387,6 +387,10 @@ class World:
     def _rest_down(self, harm: Harm, chance: Random) -> None:
         self.venue.rest_down_until_s = self.loop.time() + harm.seconds
 
+    def _deny_trades(self, harm: Harm, chance: Random) -> None:
+        """The key has no permission for trades, or loses it for a while; everything else answers."""
+        self.venue.denied_until_s = self.loop.time() + harm.seconds * 2
+
     def _rest_lag(self, harm: Harm, chance: Random) -> None:
         lag_s = self.scenario.settings.rest_lag_s * chance.choice((0.5, 0.9))
         self.venue.fall_behind(lag_s, partly=chance.random() < 0.5)
@@ -502,6 +506,8 @@ def _banned(chance: Random) -> Spoilt:
     return Spoilt("status", "", chance.choice((429, 429, 418)), retry_after=chance.choice((1, 5, 20)))
 
 
+_OPTIONAL = ("myTrades", "exchangeInfo", "time")
+"""Calls the venue does not document: what it says of them is a guess until it is clear."""
 _SPOILERS: dict[str, Callable[[Random], Spoilt]] = {
     "rest_status": _status,
     "rest_html": lambda chance: Spoilt("html"),
@@ -509,6 +515,7 @@ _SPOILERS: dict[str, Callable[[Random], Spoilt]] = {
     "rest_slow": lambda chance: Spoilt("slow", slow_s=chance.choice((0.5, 3.0, 12.0))),
     "rest_lost": lambda chance: Spoilt(chance.choice(("lost", "broken"))),
     "rest_banned": _banned,
+    "rest_odd": lambda chance: Spoilt("odd", chance.choice(_OPTIONAL), chance.choice((200, 403))),
 }
 
 
@@ -555,6 +562,8 @@ def at_scale(scenario: Scenario) -> Iterator[None]:
         mock.patch.object(consumer, "FRAMES_PER_CALL_MAX", scenario.batch_max),
         mock.patch.object(requests, "LIMIT_MAX", rows),
         mock.patch.object(runner, "ROWS_PER_CALL_MAX", max(1, rows // 3)),
+        mock.patch.object(runner, "PROBE_AGAIN_S", 6.0),
+        mock.patch.object(capabilities, "ABSENT_AFTER_S", 3.0),
         mock.patch.object(sandbox_rest, "ROWS_MAX", rows),
         mock.patch.object(sandbox_rest, "ROWS_DEFAULT", rows),
         mock.patch.dict(requests.all_orders.__kwdefaults__ or {}, limit),
