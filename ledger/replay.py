@@ -29,6 +29,7 @@ from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fact
 from ledger.stream import consumer
 from ledger.venue import rest_pages
+from ledger.venue.reading import is_remark
 from ledger.wire.postgres import REFUSED
 
 SCRATCH = "ledger_replay"
@@ -309,7 +310,7 @@ def facts(row: Mapping[str, Any]) -> tuple[Fact, ...]:
     become discrepancies, which depend on more than the journal.
     """
     if row["source"] == "stream":
-        if row["problem"] is not None and not _is_refused(row):
+        if row["problem"] is not None and not _is_refused(row) and not is_remark(row["problem"]):
             return ()
         return tuple(consumer.understand(row["raw"])[1])
     if row["source"] == "operator":

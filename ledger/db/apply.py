@@ -28,7 +28,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     """One journal row to be, with what it means.
 
     ``received_ms`` is this machine's clock; ``venue_ms`` the event's own time, or when a REST question was asked.
-    ``problem`` says why it could not be understood (then ``laid`` is empty) or what else is odd about it.
+    ``problem`` says why it could not be understood (then ``laid`` holds at most what is to be followed up), or what
+    describing fields were left out of it.
     ``laid`` are its facts as rows (``rows.lay``).
     """
 

@@ -347,6 +347,13 @@ BEGIN
 END
 $$;
 
+-- Whether a journal row with this problem was understood all the same: only a field that describes was left out. The same
+-- word as in venue/reading.py.
+CREATE OR REPLACE FUNCTION ledger.is_remark(p_problem text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT starts_with(p_problem, 'remark: ')
+$$;
+
 -- A time told in ms.
 CREATE OR REPLACE FUNCTION ledger.moment(p_ms bigint) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -777,6 +784,14 @@ BEGIN
               AND (d.symbol, d.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
+            -- What could not be read on the stream is read now, as late as REST must know of it.
+            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
+                resolution = 'the order was read over REST'
+            WHERE d.account = p_account AND d.kind = 'unreadable_report' AND d.resolved_at IS NULL
+              AND EXISTS (SELECT FROM unnest(v_orders) AS u WHERE u.symbol = d.symbol AND u.order_id = d.order_id
+                          AND v_venue_ms[u.frame] - p_lag_ms >= d.uncovered_from_ms);
+            GET DIAGNOSTICS v_rows = ROW_COUNT;
+            others_changed := others_changed + v_rows;
             IF EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = p_account) THEN
                 DELETE FROM ledger.order_checks c
                 WHERE c.account = p_account AND c.reason IN ('unknown_to_venue', 'absent')
@@ -855,6 +870,12 @@ BEGIN
             others_changed := others_changed + ledger.doubt(
                 p_account, r.kind, r.subject, r.expected, r.actual, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), r.resolution,
                 r.residual, r.at_ms, r.evidence, r.symbol, r.order_id, r.trade_id, r.asset, r.uncovered_from_ms);
+            IF r.kind = 'unreadable_report' AND r.order_id IS NOT NULL THEN
+                INSERT INTO ledger.order_checks AS c (account, symbol, order_id, reason, due_ms)
+                VALUES (p_account, r.symbol, r.order_id, r.kind, r.uncovered_from_ms)
+                ON CONFLICT (account, symbol, order_id, reason)
+                    DO UPDATE SET due_ms = greatest(c.due_ms, excluded.due_ms), tries = 0;
+            END IF;
         END LOOP;
         FOR r IN SELECT s AS snapshot, (s ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'snapshots') s
         LOOP
@@ -879,7 +900,7 @@ BEGIN
                                                   p_asked_seq, p_question, p_raw, p_problems[1]);
                 v_digest := ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, v_row_digest);
                 v_marks := substring(v_row_digest FOR 8);
-                v_unreadable := (p_problems[1] IS NOT NULL)::integer;
+                v_unreadable := (p_problems[1] IS NOT NULL AND NOT ledger.is_remark(p_problems[1]))::integer;
             ELSE
                 WITH put AS (
                     INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, venue_ms,
@@ -894,7 +915,8 @@ BEGIN
                                                      question, raw, problem) AS digest
                 )
                 SELECT ledger.chain(p_account, v_digest, first_seq, p_clockless, p_lag_ms, string_agg(p.digest, '')),
-                       string_agg(substring(p.digest FOR 8), ''), count(p.problem)
+                       string_agg(substring(p.digest FOR 8), ''),
+                       count(p.problem) FILTER (WHERE NOT ledger.is_remark(p.problem))
                 INTO v_digest, v_marks, v_unreadable FROM (SELECT * FROM put ORDER BY seq) p;
             END IF;
             INSERT INTO ledger.batches (account, last_seq, first_seq, clockless, lag_ms, marks, digest, session_id, frame_no)
@@ -919,6 +941,15 @@ BEGIN
     END IF;
     IF p_walk IS NOT NULL THEN
         PERFORM ledger.move_walk(p_account, p_walk);
+        IF p_walk ->> 'covers' IS NOT NULL AND v_frames > 0 THEN
+            -- A report that named its market alone is one of the orders that were read now.
+            UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = last_seq,
+                resolution = 'the market was read over REST'
+            WHERE d.account = p_account AND d.kind = 'unreadable_report' AND d.resolved_at IS NULL
+              AND d.order_id IS NULL AND d.symbol = p_walk ->> 'symbol'
+              AND coalesce((p_walk ->> 'from_ms')::bigint, 0) <= d.uncovered_from_ms
+              AND (p_walk ->> 'asked_ms')::bigint - p_lag_ms >= d.uncovered_from_ms;
+        END IF;
     END IF;
     IF p_through_ms IS NOT NULL THEN
         PERFORM ledger.beat(p_account, p_through_ms);

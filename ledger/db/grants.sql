@@ -21,7 +21,7 @@ BEGIN
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_reader;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger_v1 TO sdx_reader;
         GRANT EXECUTE ON FUNCTION ledger.truth_at, ledger.row_digest, ledger.chain, ledger.broken_chain,
-            ledger.gapless_through_ms, ledger.status_is_known TO sdx_reader;
+            ledger.gapless_through_ms, ledger.status_is_known, ledger.unit_price TO sdx_reader;
     END IF;
 END
 $$;

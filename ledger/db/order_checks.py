@@ -14,7 +14,14 @@ from typing import Any, Literal
 from ledger.db.reads import OrderKey
 
 Reason = Literal[
-    "moved_in_gap", "provisional_fill", "missing_fills", "unknown_to_venue", "unknown_status", "refused", "absent"
+    "moved_in_gap",
+    "provisional_fill",
+    "missing_fills",
+    "unknown_to_venue",
+    "unknown_status",
+    "refused",
+    "unreadable_report",
+    "absent",
 ]
 MOVED_IN_GAP: Reason = "moved_in_gap"
 """It moved while a gap was backfilled: an answer of that time may not have known of it."""
@@ -28,6 +35,8 @@ UNKNOWN_STATUS: Reason = "unknown_status"
 """Its status is one we do not know: it may be over."""
 REFUSED: Reason = "refused"
 """The venue refused the question about it, or something about it could not be read."""
+UNREADABLE_REPORT: Reason = "unreadable_report"
+"""A report of the stream about it could not be read (entered by ledger.apply, due so much later as REST may trail)."""
 ABSENT: Reason = "absent"
 """The venue has no such order, and that agrees with what is known of it: the answer stands."""
 
@@ -70,6 +79,7 @@ async def due(conn: Any, account: str, *, now_ms: int, lag_ms: int, longest_ms: 
         WHERE c.account = $1 AND (c.due_ms <= $2 OR c.due_ms > $2 + $4)
           AND (c.reason NOT IN ('moved_in_gap', 'provisional_fill', 'missing_fills')
                OR coalesce(o.updated_ms, 0) <= $2 - $3)
+          AND (c.reason <> 'unreadable_report' OR c.tries > 0 OR c.due_ms <= $2 - $3 OR c.due_ms > $2 + $4)
         ORDER BY c.due_ms, c.symbol, c.order_id, c.reason LIMIT $5
         """,
         account,
@@ -155,10 +165,10 @@ async def states(conn: Any, account: str, keys: Sequence[OrderKey]) -> dict[Orde
 
 
 async def open_unknown(conn: Any, account: str, key: OrderKey) -> list[int]:
-    """Numbers of the open discrepancies that say of this order that the venue does not know it."""
+    """Numbers of the open discrepancies that an answer "there is no such order" settles."""
     rows = await conn.fetch(
         "SELECT discrepancy_id FROM ledger.discrepancies WHERE account = $1 AND symbol = $2 AND order_id = $3"
-        " AND kind = 'order_unknown' AND resolved_at IS NULL ORDER BY discrepancy_id",
+        " AND kind IN ('order_unknown', 'unreadable_report') AND resolved_at IS NULL ORDER BY discrepancy_id",
         account,
         *key,
     )

@@ -46,7 +46,7 @@ async def known_state(conn: Any, account: str, *, missing: bool = True, in_gap: 
         await head_seq(conn, account),
         tuple(await symbols(conn, account)),
         await _orders(conn, account, "status_rank < 3 AND status IS NOT NULL", left_out),
-        await _orders(conn, account, "status IS NULL OR orig_qty IS NULL", left_out),
+        await _orders(conn, account, "status IS NULL OR (orig_qty IS NULL AND price IS NULL)", left_out),
         await _orders(conn, account, "venue_executed_qty > fills_qty") if missing else (),
         await _disputed(conn, account),
         frozenset(await _covered(conn, account)),
@@ -126,9 +126,12 @@ async def symbols(conn: Any, account: str) -> list[str]:
 
 
 async def active_symbols(conn: Any, account: str, *, since_seq: int) -> list[str]:
-    """Symbols whose orders changed after ``since_seq``."""
+    """Symbols whose orders changed after ``since_seq``, and those of a report that named nothing else that can be
+    read."""
     rows = await conn.fetch(
-        "SELECT DISTINCT symbol FROM ledger.orders WHERE account = $1 AND seq > $2 ORDER BY symbol",
+        "SELECT symbol FROM ledger.orders WHERE account = $1 AND seq > $2 UNION SELECT symbol FROM ledger.discrepancies"
+        " WHERE account = $1 AND kind = 'unreadable_report' AND resolved_at IS NULL AND order_id IS NULL"
+        " AND symbol IS NOT NULL ORDER BY symbol",
         account,
         since_seq,
     )
@@ -227,7 +230,7 @@ async def missed_since_ms(conn: Any, account: str, orders: Sequence[Order], fill
                  AS u(symbol, order_id, trade_id, price, qty, at_ms)
         )
         SELECT min(news.at_ms) FROM (
-            SELECT greatest(t.at_ms, s.since_ms) AS at_ms FROM steady s CROSS JOIN told t
+            SELECT t.symbol, t.order_id, greatest(t.at_ms, s.since_ms) AS at_ms FROM steady s CROSS JOIN told t
             LEFT JOIN ledger.orders o ON o.account = $1 AND o.symbol = t.symbol AND o.order_id = t.order_id
             WHERE (t.at_ms > s.since_ms OR (t.timeless AND o.account IS NOT NULL))
               AND (o.account IS NULL OR t.rank > o.status_rank
@@ -235,12 +238,15 @@ async def missed_since_ms(conn: Any, account: str, orders: Sequence[Order], fill
                        SELECT coalesce(sum(f.qty), 0) FROM ledger.fills f WHERE f.account = $1
                        AND f.symbol = t.symbol AND f.order_id = t.order_id AND f.state <> 'voided'))))
             UNION ALL
-            SELECT t.at_ms FROM steady s CROSS JOIN traded t
+            SELECT t.symbol, t.order_id, t.at_ms FROM steady s CROSS JOIN traded t
             WHERE t.at_ms > s.since_ms AND NOT EXISTS (
                 SELECT FROM ledger.fills f WHERE f.account = $1 AND f.symbol = t.symbol AND f.order_id = t.order_id
                 AND (f.trade_id = t.trade_id OR (f.trade_id IS NULL AND f.price = t.price::numeric
                      AND f.qty = t.qty::numeric AND abs(f.stream_ms - t.at_ms) <= 1000)))
         ) news
+        -- A report of it came, which could not be read: nothing is wrong with the socket.
+        WHERE NOT EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = $1 AND d.kind = 'unreadable_report'
+                          AND d.symbol = news.symbol AND coalesce(d.order_id, news.order_id) = news.order_id)
         """,
         account,
         [order.symbol for order in orders],

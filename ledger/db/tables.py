@@ -166,7 +166,11 @@ inbox = _table(
         nullable=False,
         comment="exactly the bytes that came: a stream frame, a REST answer, or some rows of one",
     ),
-    _text("problem", "why it could not be understood; null when it was", null=True),
+    _text(
+        "problem",
+        "why it could not be understood, or a remark about fields left out of what was; null when all of it was",
+        null=True,
+    ),
     _one_of("inbox", "source", "stream", "rest", "operator"),
     CheckConstraint("seq > 0 AND frame_no > 0", name="inbox_numbers_are_positive"),
     Index("inbox_problem_idx", "account", "seq", postgresql_where=text("problem IS NOT NULL")),

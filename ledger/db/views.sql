@@ -205,4 +205,4 @@ COMMENT ON COLUMN ledger_v1.journal.received_at IS 'when it arrived, by the cloc
 COMMENT ON COLUMN ledger_v1.journal.kind IS 'event type of a stream frame, name of the call of a REST answer';
 COMMENT ON COLUMN ledger_v1.journal.venue_ms IS 'stream: the event''s time; rest: when it was asked; ms since 1970 UTC';
 COMMENT ON COLUMN ledger_v1.journal.raw IS 'exactly the bytes that came';
-COMMENT ON COLUMN ledger_v1.journal.problem IS 'why it could not be understood; null when it was';
+COMMENT ON COLUMN ledger_v1.journal.problem IS 'why it could not be understood, or a remark about fields left out of what was; null when all of it was';

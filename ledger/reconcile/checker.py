@@ -117,6 +117,9 @@ class OrderChecker:
         symbol, order_id = key
         reasons = [check.reason for check in checks]
         try:
+            if trades and table.UNREADABLE_REPORT in reasons:
+                # Before the order itself, whose answer ends the hole in coverage.
+                await self._ask(requests.my_trades(symbol, order_id=order_id))
             await self._ask(requests.query_order(symbol, order_id, settle=table.PROVISIONAL_FILL in reasons))
             if trades and table.UNKNOWN_TO_VENUE in reasons:
                 # What it executed meanwhile no backfill has asked for.
@@ -168,7 +171,13 @@ class OrderChecker:
         await table.done(conn, self._account, key, reasons, quiet_ms=quiet_ms)
 
 
-_ASKED = (table.MOVED_IN_GAP, table.UNKNOWN_TO_VENUE, table.UNKNOWN_STATUS, table.REFUSED)
+_ASKED = (
+    table.MOVED_IN_GAP,
+    table.UNKNOWN_TO_VENUE,
+    table.UNKNOWN_STATUS,
+    table.REFUSED,
+    table.UNREADABLE_REPORT,
+)
 
 
 def _key(request: Request) -> OrderKey:

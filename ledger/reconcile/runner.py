@@ -587,7 +587,7 @@ class Reconciler:
             applied = await self._apply(
                 replace(told, question=part.question, body=part.body),
                 (*said.facts, *set_aside, *(doubts if is_last else ())),
-                f"{len(set_aside)} of {said.rows} rows set aside" if set_aside else None,
+                f"{len(set_aside)} of {said.rows} rows set aside" if set_aside else said.remark,
                 gap,
                 step if is_last else None,
             )

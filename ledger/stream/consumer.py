@@ -31,6 +31,7 @@ from ledger.facts.types import Fact
 from ledger.stream import liveness
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import frames, stream_events
+from ledger.venue.reading import is_remark
 from ledger.wire.clock import Clock
 from ledger.wire.postgres import Writer, is_refusal, refusal
 from ledger.wire.socket import Connection, FrameBuffer, Received, open_connection
@@ -114,16 +115,18 @@ def read(received: Received) -> Entry:
     if received.problem is not None:
         return Entry(received.frame_no, received.received_ms, "unreadable", None, received.raw, received.problem, ())
     frame, facts, problem = understand(received.raw)
+    if problem is not None and not is_remark(problem):
+        facts = stream_events.left_open(frame, problem, received.received_ms)
     return Entry(received.frame_no, received.received_ms, frame.kind, frame.venue_ms, received.raw, problem, lay(facts))
 
 
 def understand(raw: bytes) -> tuple[frames.Frame, list[Fact], str | None]:
-    """A frame, what it says, and why that is nothing where it could not be understood."""
+    """A frame, what it says, and why that is nothing where it could not be understood, or a remark about it."""
     frame = frames.read(raw)
     if frame.problem is not None:
         return frame, [], frame.problem
     try:
-        return frame, stream_events.facts(frame), None
+        return frame, stream_events.facts(frame), frame.remark
     except UnreadableFrame as error:
         return frame, [], str(error)
 

@@ -18,17 +18,24 @@ import msgspec
 from ledger.errors import UnreadableFrame
 from ledger.facts.decimals import shown
 from ledger.venue.reading import (
+    LAST_ID,
     LAST_MS,
     ClientId,
+    Doubled,
     Id,
     MaybeId,
     MaybeMs,
     Ms,
     Word,
+    fits,
     flaw,
     is_name,
+    is_nothing,
     parse,
     read_as,
+    read_trusting,
+    remark,
+    sized_in_quote,
     subject,
 )
 
@@ -102,13 +109,27 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     none.
 
     ``event`` is None for kinds without facts and whenever there is a ``problem``: one sentence, fit to be
-    stored.
+    stored. ``remark``: which fields that only describe were left out of an event that was understood.
     """
 
     kind: str
     venue_ms: int | None
     event: Event | None
     problem: str | None
+    remark: str | None = None
+    about: Unread | None = None
+    """What a report that could not be read is about, as far as it says."""
+
+
+class Unread(msgspec.Struct, frozen=True, gc=False):
+    """An executionReport that could not be read: which market it names, and which order and time where it tells them.
+
+    ``at_ms`` is the venue's clock; where it is told in microseconds, by its ms.
+    """
+
+    symbol: str
+    order_id: int | None
+    at_ms: int | None
 
 
 def read(raw: bytes) -> Frame:
@@ -123,6 +144,10 @@ def read(raw: bytes) -> Frame:
         nameless = f"field e: expected an event name, got {shown(kind)}"
         return Frame(UNREADABLE, _clock(UNREADABLE, event), None, nameless)
     venue_ms = _clock(kind, event)
+    if kind == "executionReport":
+        if suspect and isinstance(tree, Doubled):
+            return Frame(kind, venue_ms, None, f"{kind}: {flaw(tree)}", None, unread(event))
+        return _report(event, venue_ms, suspect)
     if suspect and (problem := flaw(tree)):
         return Frame(kind, venue_ms, None, f"{kind}: {problem}")
     shape = _SHAPES.get(kind)
@@ -134,8 +159,40 @@ def read(raw: bytes) -> Frame:
         return Frame(kind, venue_ms, None, f"{kind}{subject(event.get('s'), event.get('i'), event.get('a'))}: {error}")
 
 
-_SHAPES: dict[str, type[ExecutionReport] | type[AccountPosition] | type[BalanceUpdate]] = {
-    "executionReport": ExecutionReport,
+def unread(event: dict[str, Any] | ExecutionReport) -> Unread | None:
+    """What a report that could not be read is about; None where not even the market can be told."""
+    told = msgspec.structs.asdict(event) if isinstance(event, ExecutionReport) else event
+    symbol, order_id = told.get("s"), told.get("i")
+    if not isinstance(symbol, str) or not is_name(symbol):
+        return None
+    is_id = type(order_id) is int and 0 <= order_id <= LAST_ID
+    return Unread(symbol, order_id if is_id else None, _clock("executionReport", told) or _from_micros(told))
+
+
+def _report(event: dict[str, Any], venue_ms: int | None, suspect: bool) -> Frame:
+    """An executionReport: what only describes the order never costs its state or its execution."""
+    remarks: tuple[str, ...] = ()
+    try:
+        report = None if suspect else fits(event, ExecutionReport)
+        if report is None:
+            # The asset of no fee only describes; that of a fee is what was paid.
+            describing = _DESCRIBING_AND_FEE_ASSET if is_nothing(event.get("n")) else _DESCRIBING
+            report, remarks = read_trusting(event, ExecutionReport, describing, suspect=suspect)
+    except UnreadableFrame as error:
+        said = f"executionReport{subject(event.get('s'), event.get('i'))}: {error}"
+        return Frame("executionReport", venue_ms, None, said, None, unread(event))
+    if report.z is not None and (why := sized_in_quote(report.o, report.q, report.z)):
+        report = msgspec.structs.replace(report, q=None)
+        remarks = (*remarks, f"field q: {why}")
+    return Frame("executionReport", venue_ms, report, None, remark(remarks))
+
+
+_DESCRIBING = frozenset({"o", "f", "c", "C", "m", "O"})
+"""Fields of an executionReport that only describe: type, time in force, client ids, maker or not, creation."""
+_DESCRIBING_AND_FEE_ASSET = _DESCRIBING | {"N"}
+
+
+_SHAPES: dict[str, type[AccountPosition] | type[BalanceUpdate]] = {
     "outboundAccountPosition": AccountPosition,
     "balanceUpdate": BalanceUpdate,
 }
@@ -164,4 +221,14 @@ def _clock(kind: str, event: dict[str, Any]) -> int | None:
         ms = event.get(name)
         if type(ms) is int and 1 <= ms <= LAST_MS:
             return ms
+    return None
+
+
+def _from_micros(event: dict[str, Any]) -> int | None:
+    """The venue's clock where it is told in microseconds: good enough to say since when something is not known, not to
+    date an execution."""
+    for name in _CLOCKS["executionReport"]:
+        us = event.get(name)
+        if type(us) is int and us > LAST_MS and 1 <= us // 1000 <= LAST_MS:
+            return us // 1000
     return None

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -37,6 +38,11 @@ MaybeMs = Annotated[int, msgspec.Meta(le=LAST_MS)]
 """A time that is zero or negative where there is none."""
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
+
+REMARK = "remark: "
+"""How the journal's ``problem`` begins where the row was understood and only a field that describes was left out."""
+REMARK_MAX = 300
+"""Characters of a remark; what is left out of it is counted."""
 
 
 class Number:
@@ -119,6 +125,85 @@ def read_as(tree: object, shape: type[Shape]) -> Shape:
         return msgspec.convert(tree, shape)
     except msgspec.ValidationError as error:
         raise UnreadableFrame(_sentence(str(error), tree)) from None
+
+
+def fits(tree: object, shape: type[Shape]) -> Shape | None:
+    """``tree`` as ``shape``, None where any field of it cannot be read."""
+    try:
+        return msgspec.convert(tree, shape)
+    except msgspec.ValidationError:
+        return None
+
+
+def read_trusting(
+    tree: dict[str, Any], shape: type[Shape], describing: frozenset[str], *, suspect: bool
+) -> tuple[Shape, tuple[str, ...]]:
+    """``tree`` as ``shape``, and what had to be left out: fields that only describe are None where they cannot be read.
+
+    ``describing`` names them; all others are strict. ``suspect``: what ``parse`` said of the whole. Raises
+    UnreadableFrame naming the field.
+    """
+    if isinstance(tree, Doubled):
+        raise UnreadableFrame(flaw(tree) or "expected every key once")
+    kept: dict[str, Any] = {}
+    remarks: list[str] = []
+    for field in msgspec.structs.fields(shape):
+        name = field.encode_name
+        if name not in tree:
+            continue
+        value = tree[name]
+        problem = flaw(value) if suspect else None
+        if name in describing and (problem := problem or _misfit(value, field.type)):
+            remarks.append(f"field {name}: {problem}")
+            continue
+        if problem:
+            raise UnreadableFrame(problem)
+        kept[name] = value
+    return read_as(kept, shape), tuple(remarks)
+
+
+def remark(remarks: Sequence[str]) -> str | None:
+    """What the journal says of a row that was understood without some describing fields; None when there are none."""
+    if not remarks:
+        return None
+    text = "; ".join(remarks)
+    return REMARK + (text if len(text) <= REMARK_MAX else f"{text[:REMARK_MAX]} … ({len(remarks)} in all)")
+
+
+def is_remark(problem: str | None) -> bool:
+    """Whether the journal row with this problem was understood all the same."""
+    return problem is not None and problem.startswith(REMARK)
+
+
+def is_nothing(text: object) -> bool:
+    """Whether an amount is absent or zero: its asset only describes then."""
+    try:
+        return text is None or is_zero(exact(text))
+    except ValueError:
+        return False
+
+
+def sized_in_quote(type_: str | None, ordered: str | None, executed: str | None) -> str | None:
+    """Why an original quantity is none: a market order placed for an amount of quote asset may be told with that amount
+    in its place, so that more was executed than was ordered. None where it makes sense or cannot be compared."""
+    if type_ is None or "MARKET" not in type_ or ordered is None or executed is None:
+        return None
+    try:
+        base, done = non_negative(ordered), non_negative(executed)
+    except ValueError:
+        return None
+    if is_zero(base) or Decimal(done) <= Decimal(base):
+        return None
+    return f"expected at least the executed {shown(executed)}, got {shown(ordered)}"
+
+
+def _misfit(value: object, type_: Any) -> str | None:
+    """Why a value does not fit a field of this type; None when it does."""
+    try:
+        msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        return _sentence(str(error), value)
+    return None
 
 
 def amount(field: str, text: str | None) -> Exact | None:

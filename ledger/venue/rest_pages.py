@@ -32,14 +32,20 @@ from ledger.venue.reading import (
     Id,
     MaybeMs,
     Ms,
+    Shape,
     Word,
     amount,
+    fits,
     flaw,
+    is_nothing,
     known_amount,
     known_ms,
     needed_amount,
     parse,
     read_as,
+    read_trusting,
+    remark,
+    sized_in_quote,
     told_fee,
 )
 from ledger.venue.requests import Request, Rows
@@ -56,6 +62,14 @@ class SetAside:
 
     index: int
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A row that was understood without fields that only describe: its place on the page, from 0, and which."""
+
+    index: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,12 @@ class Page:
     fields: frozenset[str] = frozenset()
     markets: tuple[Market, ...] = ()
     server_ms: int | None = None
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def remark(self) -> str | None:
+        """What the journal says of rows that were understood without some describing fields; None: of none."""
+        return remark([f"row {one.index}: {one.text}" for one in self.remarks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +250,7 @@ def joined(pages: Sequence[Page]) -> Page:
     """The answer whose parts say this, at least one."""
     if len(pages) == 1:
         return pages[0]
-    offsets = accumulate((page.rows for page in pages), initial=0)
+    offsets = list(accumulate((page.rows for page in pages), initial=0))
     return Page(
         tuple(fact for page in pages for fact in page.facts),
         sum(page.rows for page in pages),
@@ -244,6 +264,11 @@ def joined(pages: Sequence[Page]) -> Page:
         min((page.first_id for page in pages if page.first_id is not None), default=None),
         max((page.last_id for page in pages if page.last_id is not None), default=None),
         frozenset().union(*(page.fields for page in pages)),
+        remarks=tuple(
+            replace(one, index=offset + one.index)
+            for page, offset in zip(pages, offsets, strict=False)
+            for one in page.remarks
+        ),
     )
 
 
@@ -316,7 +341,7 @@ def _settled_order(request: Request, tree: object, suspect: bool) -> Page:
 
 
 def _order_page(request: Request, rows: list[Any], suspect: bool) -> Page:
-    orders, set_aside = _read_rows(rows, suspect, lambda row: _order(request, row))
+    orders, set_aside, remarks = _read_trusting(rows, lambda row, remarks: _order(request, row, suspect, remarks))
     return Page(
         orders,
         len(rows),
@@ -324,15 +349,21 @@ def _order_page(request: Request, rows: list[Any], suspect: bool) -> Page:
         *_span(rows, ("time", "transactTime", "updateTime"), least=1, most=LAST_MS),
         *_span(rows, ("orderId",), least=0, most=LAST_ID),
         fields=_told_fields(rows),
+        remarks=remarks,
     )
 
 
-def _order(request: Request, row: object) -> Order:
-    told = read_as(row, OrderRow)
+def _order(request: Request, row: object, suspect: bool, remarks: list[str]) -> Order:
+    told = None if suspect else fits(row, OrderRow)
+    if told is None:
+        told = _trusting(row, OrderRow, _DESCRIBE_AN_ORDER, suspect, remarks)
     symbol = _symbol(request, told.symbol)
     asked = request.order_id
     if asked is not None and (symbol, told.orderId) != (request.symbol, asked):
         raise UnreadableFrame(f"expected order {request.symbol}/{asked}, got {symbol}/{told.orderId}")
+    if told.executedQty is not None and (why := sized_in_quote(told.type, told.origQty, told.executedQty)):
+        told = msgspec.structs.replace(told, origQty=None)
+        remarks.append(f"field origQty: {why}")
     orig_qty, executed_qty = amount("origQty", told.origQty), amount("executedQty", told.executedQty)
     # An original of zero is how an order by quote amount may be told.
     if orig_qty and executed_qty and not is_zero(orig_qty) and Decimal(executed_qty) > Decimal(orig_qty):
@@ -367,18 +398,25 @@ def _told_fields(rows: list[Any]) -> frozenset[str]:
 
 def _trades(request: Request, tree: object, suspect: bool) -> Page:
     rows = _rows(tree)
-    fills, set_aside = _read_rows(rows, suspect, lambda row: _fill(request, row))
+    fills, set_aside, remarks = _read_trusting(rows, lambda row, remarks: _fill(request, row, suspect, remarks))
     return Page(
         fills,
         len(rows),
         set_aside,
         *_span(rows, ("time",), least=1, most=LAST_MS),
         *_span(rows, ("id",), least=0, most=LAST_ID),
+        remarks=remarks,
     )
 
 
-def _fill(request: Request, row: object) -> Fill:
-    told = read_as(row, TradeRow)
+def _fill(request: Request, row: object, suspect: bool, remarks: list[str]) -> Fill:
+    told = None if suspect else fits(row, TradeRow)
+    if told is None:
+        # The asset of no fee only describes; that of a fee is what was paid.
+        free = isinstance(row, dict) and is_nothing(row.get("commission"))
+        told = _trusting(
+            row, TradeRow, frozenset({"isMaker", "commissionAsset"} if free else {"isMaker"}), suspect, remarks
+        )
     qty = needed_amount("qty", told.qty)
     if is_zero(qty):
         raise UnreadableFrame(f"field qty: expected more than zero, got {shown(told.qty)}")
@@ -411,6 +449,9 @@ def _market(row: object) -> Market:
 def _time(_: Request, tree: object, __: bool) -> Page:
     return Page(server_ms=read_as(tree, TimeBody).serverTime)
 
+
+_DESCRIBE_AN_ORDER = frozenset({"clientOrderId", "type", "timeInForce"})
+"""Fields of an order that only describe it."""
 
 _READERS: dict[str, Callable[[Request, object, bool], Page]] = {
     "account": _account,
@@ -456,6 +497,32 @@ def _read_rows(
         except UnreadableFrame as error:
             bad.append(SetAside(index, str(error)))
     return tuple(good), tuple(bad)
+
+
+def _read_trusting(
+    rows: list[Any], read_row: Callable[[object, list[str]], Row]
+) -> tuple[tuple[Row, ...], tuple[SetAside, ...], tuple[Remark, ...]]:
+    """Like ``_read_rows``, with what was left out of rows that were understood."""
+    good: list[Row] = []
+    bad: list[SetAside] = []
+    remarks: list[Remark] = []
+    for index, row in enumerate(rows):
+        left_out: list[str] = []
+        try:
+            good.append(read_row(row, left_out))
+        except UnreadableFrame as error:
+            bad.append(SetAside(index, str(error)))
+        else:
+            remarks += [Remark(index, text) for text in left_out]
+    return tuple(good), tuple(bad), tuple(remarks)
+
+
+def _trusting(row: object, shape: type[Shape], describing: frozenset[str], suspect: bool, remarks: list[str]) -> Shape:
+    if not isinstance(row, dict):
+        return read_as(row, shape)
+    told, left_out = read_trusting(row, shape, describing, suspect=suspect)
+    remarks += left_out
+    return told
 
 
 def _symbol(request: Request, told: str | None) -> str:

@@ -11,12 +11,17 @@ from typing import assert_never
 
 from ledger.errors import UnreadableFrame
 from ledger.facts.decimals import is_negative, is_zero, non_negative
-from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Transfer
-from ledger.venue.frames import AccountPosition, BalanceUpdate, Event, ExecutionReport, Frame
+from ledger.facts.types import Balance, Doubt, Exact, Fact, Fill, Order, Transfer
+from ledger.venue.frames import AccountPosition, BalanceUpdate, Event, ExecutionReport, Frame, unread
 from ledger.venue.reading import amount, known_amount, known_id, known_ms, needed_amount, signed, subject, told_fee
 
 CONTROLS = frozenset({"listenKeyExpired", "serverShutdown", "eventStreamTerminated"})
 """Kinds that mean: this socket is over. Nothing more comes on it that could be trusted."""
+UNREADABLE_REPORT = "unreadable_report"
+"""Kind of a discrepancy; ledger.apply resolves it once REST was asked (apply.sql)."""
+UNDATED_MS = 60_000
+"""How long before it arrived a report may have been made that tells no time."""
+DAY_MS = 86_400_000
 
 
 def facts(frame: Frame) -> list[Fact]:
@@ -31,6 +36,30 @@ def facts(frame: Frame) -> list[Fact]:
         return _read(frame.event)
     except UnreadableFrame as error:
         raise UnreadableFrame(f"{frame.kind}{_subject(frame.event)}: {error}") from None
+
+
+def left_open(frame: Frame, problem: str, received_ms: int) -> list[Fact]:
+    """What a frame that could not be read leaves open: of a report, its order, until REST was asked for it.
+
+    ``received_ms`` is this machine's clock: it dates a report that tells no time, some way back.
+    """
+    about = unread(frame.event) if isinstance(frame.event, ExecutionReport) else frame.about
+    if about is None:
+        return []
+    since_ms = received_ms - UNDATED_MS
+    if about.at_ms is not None and abs(about.at_ms - received_ms) < DAY_MS:
+        since_ms = about.at_ms
+    return [
+        Doubt(
+            UNREADABLE_REPORT,
+            about.symbol if about.order_id is None else f"{about.symbol}/{about.order_id}",
+            f"a report that can be read, at {since_ms}",
+            problem,
+            symbol=about.symbol,
+            order_id=about.order_id,
+            uncovered_from_ms=since_ms,
+        )
+    ]
 
 
 def _read(event: Event | None) -> list[Fact]:

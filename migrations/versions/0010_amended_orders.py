@@ -20,6 +20,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("COMMENT ON COLUMN ledger.inbox.problem IS 'why it could not be understood; null when it was'")
     # The older program knows one movement of a kind, amount and instant.
     op.execute("DELETE FROM ledger.transfers WHERE ordinal > 1")
     op.execute("ALTER TABLE ledger.transfers DROP CONSTRAINT transfers_pkey")

@@ -104,7 +104,7 @@ async def test_rows_on_one_side_only_are_counted(story: Any, database_url: str) 
     assert counts == {"fills": (0, gone, 0), "transfers": (1, 0, 0)}
     assert (
         differences(result)[-1].live
-        == f"account=main asset=USDT at_ms={T_MS} kind=deposit amount=5 source=stream seq=1"
+        == f"account=main asset=USDT at_ms={T_MS} kind=deposit amount=5 source=stream seq=1 ordinal=1"
     )
 
 

@@ -190,12 +190,66 @@ def test_a_negative_cumulative_quote_is_not_known() -> None:
         ({"status": None}, "field status: expected str, got null"),
         ({"status": "X" * 65}, "field status: expected str of length <= 64, got "),
         ({"transactTime": 1717430400123000}, "field transactTime: expected "),
-        ({"clientOrderId": "a\0b"}, "expected text, got NUL or half a character in 'a\\x00b'"),
-        ({"clientOrderId": "a\ud800b"}, "expected text, got NUL or half a character in 'a\\ud800b'"),
+        ({"side": "a\0b"}, "expected text, got NUL or half a character in 'a\\x00b'"),
+        ({"side": "a\ud800b"}, "expected text, got NUL or half a character in 'a\\ud800b'"),
+        ({"side": ""}, "field side: expected str of length >= 1, got ''"),
     ],
 )
 def test_an_order_that_cannot_be_read_is_set_aside(changed: dict[str, Any], problem: str) -> None:
     assert problem_of(ORDERS, MINIMAL_ORDER | changed).startswith(problem)
+
+
+EMPTY_TEXTS = {
+    "symbol": "USDCUSDT",
+    "orderId": 2878854890,
+    "clientOrderId": "",
+    "price": "1.1000",
+    "origQty": "10.0",
+    "executedQty": "10.0",
+    "cummulativeQuoteQty": "11.0",
+    "status": "FILLED",
+    "timeInForce": "",
+    "type": "LIMIT",
+    "side": "SELL",
+    "stopPrice": "",
+    "icebergQty": "",
+    "time": 1795974288000,
+    "updateTime": 1795974288000,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept", "remark"),
+    [
+        ({}, {"timeInForce": None}, "row 0: field timeInForce: expected str of length >= 1, got ''"),
+        ({"timeInForce": "GTC", "type": 5}, {"type": None}, "row 0: field type: expected str | null, got 5"),
+        (
+            {"timeInForce": "GTC", "clientOrderId": "a\0b"},
+            {"clientOrderId": None},
+            "row 0: field clientOrderId: expected text, got NUL or half a character in 'a\\x00b'",
+        ),
+        (
+            {"timeInForce": "GTC", "type": "MARKET", "price": "0", "executedQty": "1250.0"},
+            {"origQty": None},
+            "row 0: field origQty: expected at least the executed '1250.0', got '10.0'",
+        ),
+    ],
+    ids=["time in force", "type", "client id", "sized in quote"],
+)
+def test_a_field_that_only_describes_never_costs_the_order(
+    changed: dict[str, Any], kept: dict[str, Any], remark: str
+) -> None:
+    row = EMPTY_TEXTS | changed
+    page, plain = page_of(ORDERS, [row, MINIMAL_ORDER]), page_of(ORDERS, [row | kept, MINIMAL_ORDER])
+    assert (page.facts, page.rows, page.set_aside) == (plain.facts, 2, ())
+    assert page.facts[0].status == "FILLED"  # type: ignore[union-attr]
+    assert (page.remark, plain.remark) == (f"remark: {remark}", None)
+
+
+def test_what_a_limit_order_executed_beyond_what_was_ordered_is_no_description() -> None:
+    assert problem_of(ORDERS, EMPTY_TEXTS | {"timeInForce": "GTC", "executedQty": "1250.0"}).startswith(
+        "field executedQty: expected at most the ordered"
+    )
 
 
 def test_an_order_without_id_is_set_aside() -> None:
@@ -246,6 +300,29 @@ def test_a_trade_without_fee_asset_has_no_fee() -> None:
     (fill,) = page_of(TRADES, [TRADE | {"commission": "0", "commissionAsset": None, "isBuyer": None}]).facts
     assert isinstance(fill, Fill)
     assert (fill.fee, fill.fee_asset, fill.side) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "kept", "remark"),
+    [
+        (
+            {"commission": "0", "commissionAsset": ""},
+            {"commissionAsset": None},
+            "field commissionAsset: expected str of length >= 1, got ''",
+        ),
+        ({"isMaker": "yes"}, {"isMaker": None}, "field isMaker: expected bool | null, got 'yes'"),
+    ],
+)
+def test_a_field_that_only_describes_never_costs_the_fill(
+    changed: dict[str, Any], kept: dict[str, Any], remark: str
+) -> None:
+    page = page_of(TRADES, [TRADE | changed])
+    assert (page.facts, page.set_aside) == (page_of(TRADES, [TRADE | changed | kept]).facts, ())
+    assert page.facts
+    assert page.remark == f"remark: row 0: {remark}"
+    assert problem_of(TRADES, TRADE | {"commission": "0.1", "commissionAsset": ""}).startswith(
+        "field commissionAsset: "
+    )
 
 
 @pytest.mark.parametrize(
