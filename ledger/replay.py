@@ -480,7 +480,7 @@ async def _swap(owner: Any, before: Result) -> Result:
 
 async def _note_swap(owner: Any, account: str, keys: Mapping[str, Any]) -> int:
     """The journal row that names what changes; returns its seq."""
-    now_ms = await owner.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+    now_ms = await owner.fetchval("SELECT (extract(epoch FROM ledger.clock()) * 1000)::bigint")
     row = Entry(1, now_ms, SWAP, None, json.dumps(keys, ensure_ascii=False).encode(), None, ())
     done = await apply.apply(owner, apply.build(account, uuid4(), "operator", [row], SessionMemory()))
     assert done.last_seq is not None, "a decision is always kept"

@@ -109,7 +109,7 @@ async def open_gaps(conn: Any, account: str) -> list[Gap]:
 async def set_mode(conn: Any, account: str, mode: str) -> None:
     """What the venue lets us recover, as just probed."""
     await conn.execute(
-        "UPDATE ledger.venue_state SET mode = $2, probed_at = clock_timestamp() WHERE account = $1",
+        "UPDATE ledger.venue_state SET mode = $2, probed_at = ledger.clock() WHERE account = $1",
         account,
         mode,
     )
@@ -136,7 +136,7 @@ async def set_weight(conn: Any, account: str, weight_used: int) -> None:
 async def set_error(conn: Any, account: str, error: str) -> None:
     """The newest error of the service, without secrets, for ``status``."""
     await conn.execute(
-        "UPDATE ledger.venue_state SET last_error = $2, last_error_at = clock_timestamp() WHERE account = $1",
+        "UPDATE ledger.venue_state SET last_error = $2, last_error_at = ledger.clock() WHERE account = $1",
         account,
         error[:2000],
     )
@@ -146,7 +146,7 @@ async def set_paused(conn: Any, account: str, problem: str | None) -> None:
     """The database refuses the work of this account, and why; None: it works again. For ``status``."""
     await conn.execute(
         "UPDATE ledger.venue_state SET paused_error = $2,"
-        " paused_since = CASE WHEN $2::text IS NOT NULL THEN coalesce(paused_since, clock_timestamp()) END"
+        " paused_since = CASE WHEN $2::text IS NOT NULL THEN coalesce(paused_since, ledger.clock()) END"
         " WHERE account = $1 AND (paused_error IS NOT NULL OR $2::text IS NOT NULL)",
         account,
         None if problem is None else problem[:2000],
@@ -173,7 +173,7 @@ async def page_limits(conn: Any, account: str) -> dict[str, int]:
 async def set_page_limit(conn: Any, account: str, kind: str, rows: int) -> None:
     """The venue refused to be asked for more rows than these in a page of this kind."""
     await conn.execute(
-        "INSERT INTO ledger.page_limits (account, kind, rows, at) VALUES ($1, $2, $3, clock_timestamp())"
+        "INSERT INTO ledger.page_limits (account, kind, rows, at) VALUES ($1, $2, $3, ledger.clock())"
         " ON CONFLICT (account, kind) DO UPDATE SET rows = excluded.rows, at = excluded.at",
         account,
         kind,

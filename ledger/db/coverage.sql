@@ -1,5 +1,10 @@
 -- The only writer of gaps and coverage. Every function locks the account's row first, so it meets ledger.apply in order.
 
+-- The only clock that functions, views and questions of the program read: the server's own, so that no machine of the
+-- service matters for leases and signs of life. A simulation replaces it; a second clock would let real time into it.
+CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz
+LANGUAGE sql VOLATILE AS $$ SELECT clock_timestamp() $$;
+
 -- Lock an account's row for this transaction and return its head. p_fence: the number of the leader that asks; one that
 -- was replaced meanwhile, and wakes up late, is refused (SDX01). Null: nobody leads, merges commute anyway.
 DROP FUNCTION IF EXISTS ledger.lock_account;
@@ -28,7 +33,7 @@ RETURNS TABLE (rest_origin text, key_fingerprint text, head_seq bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO ledger.accounts (account, rest_origin, key_fingerprint, created_at)
-    VALUES (p_account, p_rest_origin, p_fingerprint, clock_timestamp()) ON CONFLICT (account) DO NOTHING;
+    VALUES (p_account, p_rest_origin, p_fingerprint, ledger.clock()) ON CONFLICT (account) DO NOTHING;
     INSERT INTO ledger.coverage (account, symbol) VALUES (p_account, '*') ON CONFLICT DO NOTHING;
     INSERT INTO ledger.venue_state (account) VALUES (p_account) ON CONFLICT DO NOTHING;
     RETURN QUERY SELECT a.rest_origin, a.key_fingerprint, a.head_seq FROM ledger.accounts a WHERE a.account = p_account;
@@ -50,7 +55,7 @@ $$;
 -- The stream is up and everything before p_through_ms of the venue's clock has been written. Never moves back.
 CREATE OR REPLACE FUNCTION ledger.beat(p_account text, p_through_ms bigint) RETURNS void
 LANGUAGE sql AS $$
-    UPDATE ledger.coverage SET live = true, beat_at = clock_timestamp(),
+    UPDATE ledger.coverage SET live = true, beat_at = ledger.clock(),
         live_through_ms = greatest(live_through_ms, p_through_ms)
     WHERE account = p_account AND symbol = '*'
 $$;
@@ -103,7 +108,7 @@ CREATE FUNCTION ledger.open_gap(
 )
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_at timestamptz := clock_timestamp();
+    v_at timestamptz := ledger.clock();
 BEGIN
     PERFORM ledger.lock_account(p_account, p_fence);
     SELECT CASE WHEN c.live_through_ms IS NOT NULL THEN least(c.live_through_ms, p_until_ms, p_not_after_ms) END
@@ -136,7 +141,7 @@ DECLARE
     v_seq bigint;
 BEGIN
     PERFORM ledger.lock_account(p_account, p_fence);
-    UPDATE ledger.gaps g SET closed_at = clock_timestamp()
+    UPDATE ledger.gaps g SET closed_at = ledger.clock()
     WHERE g.account = p_account AND g.gap_id = p_gap_id AND g.closed_at IS NULL
     RETURNING g.from_ms, g.until_ms, g.opened_seq INTO v_from, v_until, v_seq;
     IF NOT FOUND THEN

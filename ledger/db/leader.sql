@@ -2,10 +2,6 @@
 -- says whose writes count. The lease may lapse, be late or be wrong about a process that sleeps: the fence decides, since
 -- every write compares it under the account's lock.
 
--- The only clock of leases, so that no machine's own matters, and so that a simulation may replace it.
-CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz
-LANGUAGE sql VOLATILE AS $$ SELECT clock_timestamp() $$;
-
 -- Still leading: the lease is extended. Also one that has lapsed, as long as nobody else took it. False: another leads.
 CREATE OR REPLACE FUNCTION ledger.keep_lead(p_account text, p_holder uuid, p_fence bigint, p_ttl interval)
 RETURNS boolean

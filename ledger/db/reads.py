@@ -321,7 +321,7 @@ async def status(conn: Any) -> list[dict[str, Any]]:
         FROM ledger.accounts a
         LEFT JOIN ledger_v1.coverage c ON c.account = a.account AND c.symbol = '*'
         LEFT JOIN ledger.venue_state v ON v.account = a.account
-        LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > clock_timestamp()
+        LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > ledger.clock()
         ORDER BY a.account
         """
     )

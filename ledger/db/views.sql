@@ -148,7 +148,7 @@ SELECT c.account, c.symbol, greatest(c.complete_from_ms, CASE WHEN c.symbol = '*
            -- Of every market is known what is known of the one that is known least far back.
            SELECT max(m.complete_from_ms) FROM ledger.coverage m WHERE m.account = c.account) END) AS complete_from_ms,
        to_timestamp(t.through_ms / 1000.0) AS complete_through, t.through_ms AS complete_through_ms,
-       s.live AND s.beat_at > clock_timestamp() - interval '3 seconds' AS live
+       s.live AND s.beat_at > ledger.clock() - interval '3 seconds' AS live
 FROM ledger.coverage c
 JOIN ledger.coverage s ON s.account = c.account AND s.symbol = '*'
 CROSS JOIN LATERAL (

@@ -35,7 +35,7 @@ CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLAT
     SELECT to_timestamp(1717372800 + current_setting('sdx.now_ms')::numeric / 1000)
 $$
 """
-"""The clock of leases, as each call sets it."""
+"""The clock of the database, as each call sets it; one that did not would fail here."""
 
 _runs = count(1)
 

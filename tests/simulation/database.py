@@ -32,6 +32,10 @@ LOCK_TIMEOUT_MS = 20
 """How long a call really waits for a lock that is held on purpose."""
 
 
+TERMINATED_WITHIN_MS = 60_000
+"""Only a bound: how long the server may take to end a session does not show in the world."""
+
+
 class Server:
     """The connections of one worker to its database, on a loop of their own that runs only while a call is made."""
 
@@ -83,6 +87,13 @@ class Server:
         return real
 
 
+async def _terminated(own: Any, real: Any) -> None:
+    """End that session at the server, and see to it that the driver knows."""
+    gone = await own.fetchval("SELECT pg_terminate_backend($1, $2)", real.get_server_pid(), TERMINATED_WITHIN_MS)
+    assert gone, f"not within {TERMINATED_WITHIN_MS} ms: the end of a session of the server"
+    real.terminate()
+
+
 async def _awaited(work: Awaitable[T]) -> T:
     return await work
 
@@ -127,6 +138,7 @@ class Database:
 
         def do() -> None:
             try:
+                self._server.run(self._set_clock(self._server.own))
                 answer.set_result(self._server.run(work(self._server.own)))
             except Exception as error:
                 answer.set_exception(error)
@@ -196,7 +208,8 @@ class Database:
             if kind == "lock_timeout":
                 return self._server.run(self._under_lock(own, real, method, sql, args)), None
             if kind == "backend_terminated":
-                self._server.run(own.fetchval("SELECT pg_terminate_backend($1, 1000)", real.get_server_pid()))
+                self._server.run(_terminated(own, real))
+                raise self._told_of_end()
             return self._server.run(self._timed(real, method, sql, args)), None
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             return None, error
@@ -205,16 +218,28 @@ class Database:
                 link.terminate()
             self._server.give_back(real)
 
+    def _told_of_end(self) -> Exception:
+        """What the driver raises when the server ended the session: which of them depends on how much of the server's
+        last words had arrived by the time of the call, so that here the seed says it."""
+        words: tuple[Exception, ...] = (
+            asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+            asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+            asyncpg.InterfaceError("connection is closed"),
+        )
+        return self._rng.choice(words)
+
     def _digest(self, args: tuple[Any, ...]) -> str:
         """What was asked, in short; the account's name, which differs from run to run, is left out."""
         told = [arg for arg in args if arg != self._account]
         return hashlib.blake2b(repr(told).encode(), digest_size=5).hexdigest()
 
     async def _timed(self, real: Any, method: str, sql: str, args: tuple[Any, ...]) -> Any:
-        """The database's clock, where it matters, is the world's (see ``crew``)."""
-        if "lead" in sql or "ledger.leases" in sql:
-            await real.execute(f"SET sdx.now_ms = {int(self._loop.time() * 1000)}")
+        await self._set_clock(real)
         return await getattr(real, method)(sql, *args)
+
+    async def _set_clock(self, real: Any) -> None:
+        """The database's clock is the world's (see ``crew``)."""
+        await real.execute(f"SET sdx.now_ms = {int(self._loop.time() * 1000)}")
 
     def _note_fence(self, sql: str, args: tuple[Any, ...], result: Any) -> None:
         if "take_lead(" in sql and result is not None:
@@ -224,6 +249,7 @@ class Database:
 
     async def _under_lock(self, own: Any, real: Any, method: str, sql: str, args: tuple[Any, ...]) -> Any:
         """The call meets a lock on the account's row that somebody else holds for longer than it waits."""
+        await self._set_clock(real)
         await real.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
         try:
             async with own.transaction():

@@ -70,6 +70,17 @@ class Process:
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
+class _Task(asyncio.Task[T]):
+    """A task that stands in sets by its number, not by its address: task groups stop theirs in the order of a set."""
+
+    def __init__(self, main: Any, *, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(main, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimLoop(asyncio.BaseEventLoop):
     """The world's loop. ``steps`` counts what was run so far."""
 
@@ -83,6 +94,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.closing = False
         self._now_s = 0.0
         self._steps_this_instant = 0
+        self._tasks = 0
         self._world: Context = copy_context()
         self.set_task_factory(self._make_task)
         self.set_exception_handler(lambda _loop, _context: None)
@@ -123,7 +135,8 @@ class SimLoop(asyncio.BaseEventLoop):
     def _make_task(
         self, loop: asyncio.AbstractEventLoop, main: Any, *, context: Context | None = None, **options: Any
     ) -> asyncio.Task[Any]:
-        task = asyncio.Task(main, loop=loop, context=context, **options)
+        self._tasks += 1
+        task: asyncio.Task[Any] = _Task(main, number=self._tasks, loop=loop, context=context, **options)
         owner = PROCESS.get() if context is None else context.get(PROCESS)
         if owner is not None:
             owner.tasks.append(task)

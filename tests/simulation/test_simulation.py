@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import ledger
 from ledger.sandbox.books import Movement, Report
 from ledger.sandbox.market import Market, live_through
 from tests.simulation.crew import Crew, Job
@@ -15,6 +18,13 @@ from tests.simulation.loop import Process, SimLoop, Stuck
 from tests.simulation.plants import PLANTS, DoesNotFit, Plant, planted
 from tests.simulation.scenario import choose, crash_story
 from tests.simulation.venue import START_MS
+
+OTHER_CLOCKS = re.compile(
+    r"\b(clock_timestamp|statement_timestamp|transaction_timestamp|now|timeofday|gen_random_uuid|uuidv[47])\(\)"
+    r"|\b(current_(timestamp|time|date)|localtime(stamp)?)\b(?!\()",
+    re.IGNORECASE,
+)
+"""SQL that reads real time, or what is another at every run."""
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +110,31 @@ def test_the_same_seed_is_the_same_story_event_by_event(crew: Crew, seed: int) -
     assert one.events > 100
     assert one.lines == other.lines
     assert one.digest == other.digest
+
+
+def test_nothing_but_one_function_reads_a_clock_that_is_not_the_worlds(crew: Crew) -> None:
+    """What the database decides by real time differs beside a load: a sign of life once was 3 real seconds old."""
+    assert crew.bench is not None
+    server = crew.bench.server
+    functions = server.run(
+        server.own.fetch(
+            "SELECT p.proname, p.prosrc FROM pg_proc p"
+            " WHERE p.pronamespace IN ('ledger'::regnamespace, 'ledger_v1'::regnamespace)"
+        )
+    )
+    views = server.run(
+        server.own.fetch(
+            "SELECT c.relname, pg_get_viewdef(c.oid) FROM pg_class c"
+            " WHERE c.relkind = 'v' AND c.relnamespace = 'ledger_v1'::regnamespace"
+        )
+    )
+    assert len(functions) > 20
+    assert len(views) > 5
+    package = Path(ledger.__file__).parent
+    files = [(path.name, path.read_text("utf-8")) for path in package.rglob("*.py") if "sandbox" not in path.parts]
+    readers = [name for name, text in (*functions, *views, *files) if OTHER_CLOCKS.search(text)]
+    assert readers == []
+    assert any("sdx.now_ms" in text for name, text in functions if name == "clock")
 
 
 def test_another_seed_is_another_story(crew: Crew) -> None:

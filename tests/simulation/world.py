@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import sys
 import tempfile
@@ -140,6 +141,7 @@ class World:
             asyncio.set_event_loop(self.loop)
             with (
                 tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as data_dir,
+                uncollected(),
                 seeded(self._stream("uuid")),
                 at_scale(self.scenario),
                 silence(),
@@ -535,6 +537,20 @@ def _twins(scenario: Scenario) -> frozenset[tuple[str, int]]:
                     twins.add(event.order.key)
                 seen.add(content)
     return frozenset(twins)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """What nobody holds any more is cleaned up afterwards: the collector runs when it likes, and what it finalizes
+    (generators, tasks) would run in the middle of the story."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+        gc.collect()
 
 
 @contextlib.contextmanager
