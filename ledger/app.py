@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import structlog
 
-from ledger import verify
+from ledger import quarantine, verify
 from ledger.config import AccountSettings, Settings
 from ledger.db import coverage, leader, reads
 from ledger.db.leader import Candidate
@@ -91,13 +91,35 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
         yield Database(writer, owner, reader, embedded=True)
 
 
-async def ready(db: Database) -> None:
-    """Bring the schema up to date where we may, else refuse one this program was not made for. Raises DatabaseError."""
+async def upgrade(db: Database, *, anew: bool = False) -> str:
+    """Bring the schema to this program's version, which is returned, and try again what is quarantined: the new
+    version may take it. Raises DatabaseError."""
     from ledger.wire import schema  # brings SQLAlchemy and Alembic, 30 MB that no reading command needs
 
+    was_current = not anew and await schema.is_current(db.owner_url)
+    version = await schema.upgrade(db.owner_url, anew=anew)
+    if not was_current:
+        try:
+            await retry_quarantined(db.owner_url, None)
+        except DatabaseError as error:  # the schema is current all the same
+            log.error("not everything that is quarantined could be tried", error=str(error))
+    return version
+
+
+async def retry_quarantined(url: str, account: str | None) -> list[quarantine.Retried]:
+    """Apply again what is quarantined, of one account or of all, as the role of ``url``."""
+    writer = Writer(url, application="sdx-ledger quarantine")
+    try:
+        return await quarantine.retry(writer, account, now_ms=Clock().now_ms())
+    finally:
+        await writer.close()
+
+
+async def ready(db: Database) -> None:
+    """Bring the schema up to date where we may, else refuse one this program was not made for. Raises DatabaseError."""
     refusal: DatabaseError | None = None
     try:
-        await schema.upgrade(db.owner_url)
+        await upgrade(db)
     except DatabaseError as error:
         refusal = error
     async with postgres.reading(db.writer_url, application="sdx-ledger check") as conn:

@@ -30,11 +30,12 @@ from rich.table import Table
 
 from ledger import __version__, app, config, demo, doctor, log, verify
 from ledger.config import Settings
-from ledger.db import decisions, explain, reads
+from ledger.db import decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
 from ledger.errors import ConfigError, LedgerError
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
+from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
 from ledger.wire import embedded, pg_binaries, postgres
@@ -64,6 +65,12 @@ discrepancy_cli = typer.Typer(
     help="What does not fit: list it, and say what an unexplained movement of a balance was.", no_args_is_help=True
 )
 cli.add_typer(discrepancy_cli, name="discrepancy")
+
+quarantine_cli = typer.Typer(
+    help="Frames and answers kept without their facts, since the database refused what they say: list, apply again.",
+    no_args_is_help=True,
+)
+cli.add_typer(quarantine_cli, name="quarantine")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a `schema` field.")]
 OneAccount = Annotated[str | None, typer.Option("--account", help="Only this account; all if left out.")]
@@ -585,6 +592,57 @@ def discrepancy_resolve(
     typer.echo(f"discrepancy {discrepancy_id} is settled{booked}")
 
 
+@quarantine_cli.command("list")
+def quarantine_list(account: OneAccount = None, as_json: Json = False) -> None:
+    """List what is kept and not in the rows yet, the newest first; at most 10,000."""
+    loaded = settings()
+    rows: list[dict[str, Any]] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
+            await postgres.check_schema(conn)
+            rows.extend(await quarantine.listed(conn, account, at_most=explain.SHOWN_MAX))
+
+    finish(work)
+    if as_json:
+        print_json("sdx-ledger/quarantine/1", quarantine=rows)
+        return
+    if not rows:
+        typer.echo("nothing is quarantined")
+    for row in rows:
+        received = f"received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
+        typer.echo(
+            f"{row['account']} {row['seq']}  {row['source']} {row['kind']}  {received}, tried {row['tries']} times"
+        )
+        typer.echo(f"    {row['problem']}")
+
+
+@quarantine_cli.command("retry")
+def quarantine_retry(account: OneAccount = None, as_json: Json = False) -> None:
+    """Apply again what is quarantined: 0 nothing is left, 1 some was refused again."""
+    loaded = settings()
+    done: list[Retried] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db:
+            async with postgres.reading(db.writer_url) as conn:
+                await postgres.check_schema(conn)
+                await verify.accounts(conn, account)
+            done.extend(await app.retry_quarantined(db.writer_url, account))
+
+    finish(work)
+    left = sum(one.applied_seq is None for one in done)
+    if as_json:
+        print_json("sdx-ledger/quarantine-retry/1", left=left, rows=[asdict(one) for one in done])
+    else:
+        for one in done:
+            added = f"{one.fills_new} new fills, {one.orders_changed} orders changed"
+            came = f"applied by journal row {one.applied_seq}: {added}" if one.problem is None else one.problem
+            typer.echo(f"{one.account} {one.seq}  {came}")
+        typer.echo(f"{len(done) - left} applied, {left} left")
+    raise typer.Exit(1 if left else 0)
+
+
 def user_name() -> str:
     """Who types, as the system knows them."""
     try:
@@ -596,13 +654,11 @@ def user_name() -> str:
 @db_cli.command("upgrade")
 def db_upgrade() -> None:
     """Bring the schema to this program's version; run it with a URL that owns the schema."""
-    from ledger.wire import schema
-
     loaded = settings()
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
-            version = await schema.upgrade(db.owner_url, anew=True)
+            version = await app.upgrade(db, anew=True)
         typer.echo(f"schema is at {version}")
 
     finish(work)

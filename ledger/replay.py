@@ -14,23 +14,19 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Table, Text
 
-from ledger.db import apply, code, decisions, tables
+from ledger import kept
+from ledger.db import apply, code, quarantine, tables
 from ledger.db import scratch as scratch_of
 from ledger.db.apply import Batch, Entry
-from ledger.db.rows import lay
-from ledger.errors import DatabaseError, LedgerError, UnreadableFrame
+from ledger.errors import DatabaseError, LedgerError
 from ledger.facts.identity import SessionMemory
-from ledger.facts.types import Fact
 from ledger.stream import consumer
-from ledger.venue import rest_pages
-from ledger.venue.reading import is_remark
-from ledger.wire.postgres import REFUSED
 
 SCRATCH = "ledger_replay"
 REBUILT = (tables.orders, tables.fills, tables.balances, tables.balance_history, tables.transfers)
@@ -148,6 +144,8 @@ class Replay:
         self._writer = writer
         self._memories: OrderedDict[UUID, SessionMemory] = OrderedDict()
         self._steps = 0
+        self._quarantined: dict[int, Batch] = {}
+        """Rows that were refused, by seq, each with its facts as its session counted them."""
 
     async def start(self) -> None:
         """Make the account known to the scratch schema."""
@@ -200,22 +198,40 @@ class Replay:
     async def _batches(self, rows: Sequence[Mapping[str, Any]]) -> list[Batch]:
         """The call of ``ledger.apply`` that wrote these rows; the calls, where it was sent again row by row."""
         first = rows[0]
+        if first["kind"] == quarantine.KIND and first["source"] == "operator":
+            return [self._again(first)]
         memory = await self._memory(first)
         batch = apply.build(
             self.account,
             first["session_id"],
             first["source"],
-            [entry(row) for row in rows],
+            [kept.entry(row) for row in rows],
             memory,
             asked_seq=first["asked_seq"],
             clockless=bool(first["clockless"]),
             lag_ms=first["lag_ms"] or 0,
         )
-        refused = {n for n, row in enumerate(rows) if _is_refused(row)}
-        if not refused:
+        if not any(kept.is_refused(row) for row in rows):
             return [batch]
-        # Its facts were counted within the session, but never written.
-        return [one.without_facts("") if n in refused else one for n, one in enumerate(batch.split())]
+        # The facts of a refused row were counted within the session, but not written then.
+        singles = batch.split()
+        for n, row in enumerate(rows):
+            if kept.is_refused(row):
+                self._quarantined[row["seq"]] = singles[n]
+                singles[n] = singles[n].without_facts("")
+        return singles
+
+    def _again(self, row: Mapping[str, Any]) -> Batch:
+        """The call that applied a refused row later: its facts came in here."""
+        seq = quarantine.decode(row["raw"])
+        if seq not in self._quarantined:
+            raise LedgerError(
+                f"journal row {row['seq']} of account '{self.account}' applies row {seq} again, which is none that was "
+                "refused before it; sdx-ledger verify says more"
+            )
+        return quarantine.again(
+            self._quarantined[seq], seq, session_id=row["session_id"], received_ms=kept.received_ms(row)
+        )
 
     async def _memory(self, row: Mapping[str, Any]) -> SessionMemory:
         """What the session had said before this row."""
@@ -226,33 +242,11 @@ class Replay:
         if memory is None:
             memory = SessionMemory()
             if row["frame_no"] > 1:
-                await self._remember(memory, row)
+                await kept.remember(self._reader, self.account, memory, row["session_id"], before_seq=row["seq"])
         self._memories[session] = memory
         if len(self._memories) > SESSIONS_REMEMBERED_MAX:
             self._memories.popitem(last=False)
         return memory
-
-    async def _remember(self, memory: SessionMemory, row: Mapping[str, Any]) -> None:
-        """Count again what a session said that was silent while many others came and went."""
-        earlier = await self._reader.fetch(
-            f"{_JOURNAL} AND i.session_id = $2 AND i.seq < $3 ORDER BY i.seq",
-            self.account,
-            row["session_id"],
-            row["seq"],
-        )
-        for one in earlier:
-            clockless = bool(one["clockless"])
-            apply.build(self.account, one["session_id"], "stream", [entry(one)], memory, clockless=clockless)
-
-
-_JOURNAL = """
-    SELECT i.seq, i.source, i.session_id, i.frame_no, i.received_at, i.kind, i.venue_ms, i.asked_seq, i.question, i.raw,
-           i.problem, b.first_seq, b.last_seq, b.clockless, b.lag_ms
-    FROM ledger.inbox i LEFT JOIN LATERAL (
-        SELECT x.first_seq, x.last_seq, x.clockless, x.lag_ms FROM ledger.batches x
-        WHERE x.account = i.account AND x.last_seq >= i.seq ORDER BY x.last_seq LIMIT 1
-    ) b ON b.first_seq <= i.seq
-    WHERE i.account = $1"""
 
 
 async def _groups(reader: Any, account: str, after_seq: int, to_seq: int) -> AsyncIterator[list[Mapping[str, Any]]]:
@@ -261,7 +255,7 @@ async def _groups(reader: Any, account: str, after_seq: int, to_seq: int) -> Asy
     expected = after_seq + 1
     while expected <= to_seq:
         rows = await reader.fetch(
-            f"{_JOURNAL} AND i.seq BETWEEN $2 AND $3 ORDER BY i.seq",
+            f"{kept.JOURNAL} AND i.seq BETWEEN $2 AND $3 ORDER BY i.seq",
             account,
             expected,
             min(to_seq, expected + ROWS_READ_AT_ONCE - 1),
@@ -290,37 +284,6 @@ def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _broken(account: str, seq: int) -> LedgerError:
     return LedgerError(f"the journal of account '{account}' is not whole at seq {seq}; sdx-ledger verify says more")
-
-
-def entry(row: Mapping[str, Any]) -> Entry:
-    """The journal row as it was handed to ``apply.build``, without its bytes: the scratch journal is of no interest."""
-    received_ms = (row["received_at"] - _EPOCH) // timedelta(milliseconds=1)
-    return Entry(row["frame_no"], received_ms, row["kind"], row["venue_ms"], b"", None, lay(facts(row)))
-
-
-def _is_refused(row: Mapping[str, Any]) -> bool:
-    problem: str | None = row["problem"]
-    return problem is not None and problem.startswith(REFUSED)
-
-
-def facts(row: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """What a journal row says, read as the service read it; nothing where it could not.
-
-    The facts of a frame that the database refused are told too: its session has counted them. Doubts are not: they
-    become discrepancies, which depend on more than the journal.
-    """
-    if row["source"] == "stream":
-        if row["problem"] is not None and not _is_refused(row) and not is_remark(row["problem"]):
-            return ()
-        return tuple(consumer.understand(row["raw"])[1])
-    if row["source"] == "operator":
-        return decisions.facts(decisions.decode(row["raw"])) if row["kind"] == decisions.KIND else ()
-    if _is_refused(row) or row["kind"] == "note":
-        return ()
-    try:
-        return rest_pages.read_kept(row["kind"], row["question"], row["raw"]).facts
-    except UnreadableFrame:
-        return ()
 
 
 async def replay(reader: Any, writer: Any, holder: Any, account: str, *, swap: bool = False) -> Result:

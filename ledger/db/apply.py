@@ -91,7 +91,9 @@ class Batch:
     @property
     def is_bare(self) -> bool:
         """Whether there is nothing to refuse: no frames, or one without facts."""
-        return len(self.frames) <= 1 and not (self.orders or self.fills or self.balances or self.rare)
+        return len(self.frames) <= 1 and not (
+            self.orders or self.fills or self.balances or self.rare.keys() - {"quarantined"}
+        )
 
     def through(self, through_ms: int) -> Batch:
         """The same, saying how far the stream is covered when it is written (see ``build``)."""

@@ -366,7 +366,8 @@ DROP FUNCTION IF EXISTS ledger.apply;
 -- The frames are numbered from p_frame_no on, one array for each of their columns (p_problems: null where none has one).
 -- p_raw: the bytes of all of them, the nth ends with the nth byte of p_ends. Arrays come as text, which costs the driver
 -- a fraction of an array of its own.
--- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none. p_through_ms: the
+-- p_rare: snapshots, transfers, settlements, doubts and decisions as JSON, null when there are none; frames to be listed in
+-- quarantine, and those that are applied again, with the source they came from. p_through_ms: the
 -- stream is live and complete to this instant of the venue's clock (0: live, but behind); null leaves coverage alone.
 -- p_gap: count into this gap. p_clockless: positions without a venue clock were left out. p_lag_ms: REST may trail the
 -- stream by this much. p_walk: how far the walk has
@@ -412,6 +413,8 @@ DECLARE
     v_frame_no bigint;
     v_at timestamptz;
     v_row_digest bytea;
+    -- Who said it: of a row applied again (db/quarantine.py) the source it came from.
+    v_source text := coalesce(p_rare ->> 'source', p_source);
     r record;
 BEGIN
     fills_new := 0; orders_changed := 0; others_changed := 0; repeated := false;
@@ -496,7 +499,7 @@ BEGIN
                 SELECT p_account, v_head + u.frame, u.index, u.symbol, u.order_id, u.trade_id, u.key, u.ordinal,
                        CASE WHEN u.key IS NOT NULL THEN u.ms END, u.side, u.price::numeric, u.qty::numeric,
                        coalesce(u.quote::numeric, u.price::numeric * u.qty::numeric), u.quote IS NULL,
-                       u.fee::numeric, u.fee_asset, u.maker, u.ms, p_source,
+                       u.fee::numeric, u.fee_asset, u.maker, u.ms, v_source,
                        CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END,
                        v_head + u.frame
                 FROM unnest(v_fills) WITH ORDINALITY AS u
@@ -515,7 +518,7 @@ BEGIN
             FOREACH v_rows IN ARRAY v_fresh LOOP
                 v_fill := v_fills[v_rows];
                 IF ledger.land_fill(
-                    p_account, p_source, v_head + v_fill.frame, v_fill.index, v_fill.symbol, v_fill.order_id,
+                    p_account, v_source, v_head + v_fill.frame, v_fill.index, v_fill.symbol, v_fill.order_id,
                     v_fill.trade_id, v_fill.key, v_fill.ordinal, v_fill.side, v_fill.price::numeric, v_fill.qty::numeric,
                     v_fill.quote::numeric, v_fill.fee::numeric, v_fill.fee_asset, v_fill.maker, v_fill.ms)
                 THEN
@@ -548,7 +551,7 @@ BEGIN
                 ORDER BY u.ordinality
             LOOP
                 v_rows := ledger.meet_fill(
-                    p_account, p_source, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), r.first_seq, r.first_index,
+                    p_account, v_source, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), r.first_seq, r.first_index,
                     r.trade_id IS NOT NULL, r.side, r.price::numeric, r.qty::numeric, r.quote::numeric, r.fee::numeric,
                     r.fee_asset, r.maker, r.ms);
                 others_changed := others_changed + v_rows;
@@ -661,7 +664,7 @@ BEGIN
                              f.orig, f.orig2) AS said,
                    -- REST may lag, but what it dates as late as ours cannot have executed less. Where it gives no time
                    -- of the change, only of the creation, and between executions of one millisecond, it still can.
-                   p_source = 'rest' AND f.executed < o.venue_executed_qty AND f.updated >= o.updated_ms
+                   v_source = 'rest' AND f.executed < o.venue_executed_qty AND f.updated >= o.updated_ms
                        AND (f.updated > o.updated_ms OR (f.updated > f.created AND 2 > (
                            SELECT count(*) FROM ledger.fills x WHERE x.account = p_account AND x.symbol = f.symbol
                            AND x.order_id = f.order_id AND x.executed_ms = f.updated))) AS shrank,
@@ -683,7 +686,7 @@ BEGIN
                 WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
         ), judged AS (
             -- The stream moved the order and told no executed quantity, and this answer may not know of that move yet.
-            SELECT d.*, coalesce(d.told AND p_source = 'rest' AND (d.old).seq > coalesce((d.old).told_seq, 0)
+            SELECT d.*, coalesce(d.told AND v_source = 'rest' AND (d.old).seq > coalesce((d.old).told_seq, 0)
                                  AND (d.old).updated_ms > v_venue_ms[d.frame] - p_lag_ms, false) AS stale
             FROM drafted d
         ), merged AS (
@@ -692,7 +695,7 @@ BEGIN
                         ELSE (d.old).told_seq END AS told_seq,
                    CASE WHEN d.stale THEN true WHEN d.told THEN d.executed > d.fills_qty
                         -- Trades of REST are complete: once they reach what was told, nothing is lost any more.
-                        WHEN p_source = 'rest' THEN coalesce((d.old).wounded, false) AND d.executed > d.fills_qty
+                        WHEN v_source = 'rest' THEN coalesce((d.old).wounded, false) AND d.executed > d.fills_qty
                         ELSE coalesce((d.old).wounded, false) END AS wounded
             FROM judged d
         ), put AS (
@@ -767,7 +770,7 @@ BEGIN
             END LOOP;
         END IF;
         -- GET order decides between two terminal states, those told after its answer included.
-        IF v_conflicts IS NOT NULL OR (p_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(v_orders) AS u)) THEN
+        IF v_conflicts IS NOT NULL OR (v_source = 'rest' AND (SELECT bool_or(u.decides) FROM unnest(v_orders) AS u)) THEN
             UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
                 resolution = 'GET order says ' || o.status
             FROM ledger.orders o
@@ -803,7 +806,7 @@ BEGIN
     IF v_balances IS NOT NULL THEN
         -- Nearly all of them are new and told once. Of a state told twice in this call the later row names it.
         INSERT INTO ledger.balance_history (account, asset, as_of_ms, free, locked, k, source, seq)
-        SELECT p_account, u.asset, u.ms, u.free::numeric, u.locked::numeric, u.k, p_source, v_head + u.frame
+        SELECT p_account, u.asset, u.ms, u.free::numeric, u.locked::numeric, u.k, v_source, v_head + u.frame
         FROM unnest(v_balances) AS u
         ORDER BY u.asset, u.ms, u.frame DESC
         ON CONFLICT DO NOTHING;
@@ -811,7 +814,7 @@ BEGIN
         others_changed := others_changed + v_rows;
         IF v_rows < cardinality(v_balances) THEN
             INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
-            SELECT p_account, p.asset, p.ms, p.free, p.locked, p.k, p_source, v_head + p.frame
+            SELECT p_account, p.asset, p.ms, p.free, p.locked, p.k, v_source, v_head + p.frame
             FROM (
                 SELECT u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, max(u.k) AS k, max(u.frame) AS frame
                 FROM unnest(v_balances) AS u
@@ -823,7 +826,7 @@ BEGIN
             others_changed := others_changed + v_rows;
         END IF;
         INSERT INTO ledger.balances AS t (account, asset, free, locked, as_of_ms, k, source, position_seq, seq)
-        SELECT p_account, n.asset, n.free, n.locked, n.ms, n.k, p_source, v_head + n.frame, v_head + n.frame
+        SELECT p_account, n.asset, n.free, n.locked, n.ms, n.k, v_source, v_head + n.frame, v_head + n.frame
         FROM (
             SELECT DISTINCT ON (u.asset) u.asset, u.ms, u.free::numeric AS free, u.locked::numeric AS locked, u.k, u.frame
             FROM unnest(v_balances) AS u
@@ -847,7 +850,7 @@ BEGIN
         WITH put AS (
             INSERT INTO ledger.transfers (account, asset, at_ms, kind, amount, ordinal, source, seq)
             SELECT p_account, t ->> 'asset', (t ->> 'at_ms')::bigint, t ->> 'kind', (t ->> 'amount')::numeric,
-                   coalesce((t ->> 'ordinal')::integer, 1), p_source, v_head + (t ->> 'frame')::integer
+                   coalesce((t ->> 'ordinal')::integer, 1), v_source, v_head + (t ->> 'frame')::integer
             FROM jsonb_array_elements(p_rare -> 'transfers') t ORDER BY 2, 3, 4, 5, 6
             ON CONFLICT (account, asset, at_ms, kind, amount, ordinal) DO NOTHING RETURNING 1
         )
@@ -925,6 +928,19 @@ BEGIN
                 INSERT INTO ledger.answers (account, question, body_sha256, seq)
                 VALUES (p_account, p_question, v_hash, last_seq)
                 ON CONFLICT (account, question) DO UPDATE SET body_sha256 = excluded.body_sha256, seq = excluded.seq;
+            END IF;
+            IF p_rare IS NOT NULL THEN
+                FOR r IN SELECT q AS told, (q ->> 'frame')::integer AS frame FROM jsonb_array_elements(p_rare -> 'quarantined') q
+                LOOP
+                    PERFORM ledger.put_in_quarantine(
+                        p_account, v_head + r.frame, ledger.moment(v_received_ms[r.frame]), p_problems[r.frame], r.told);
+                END LOOP;
+                FOR r IN SELECT (q ->> 'seq')::bigint AS seq, (q ->> 'frame')::integer AS frame
+                         FROM jsonb_array_elements(p_rare -> 'retried') q
+                LOOP
+                    PERFORM ledger.leave_quarantine(
+                        p_account, r.seq, v_head + r.frame, ledger.moment(v_received_ms[r.frame]));
+                END LOOP;
             END IF;
             UPDATE ledger.accounts a SET
                 head_seq = last_seq,

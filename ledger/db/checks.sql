@@ -60,7 +60,7 @@ ORDER BY 3;
 SELECT t.asset || ' at ' || t.at_ms AS key, format('%s of %s, source %s; the journal row is of source %s', t.kind, t.amount,
                                                    t.source, i.source) AS found, t.seq
 FROM ledger.transfers t JOIN ledger.inbox i ON i.account = t.account AND i.seq = t.seq
-WHERE t.account = $1 AND i.source <> t.source AND i.kind <> 'swap'
+WHERE t.account = $1 AND i.source <> t.source AND i.kind NOT IN ('swap', 'quarantine_retry')
 ORDER BY t.seq;
 
 -- check keys_are_unique: No order, trade, stream fill or balance is kept twice, whatever the indexes say.
@@ -188,8 +188,18 @@ SELECT format('discrepancy %s: %s %s', d.discrepancy_id, d.kind, d.subject) AS k
 FROM ledger.discrepancies d
 WHERE d.account = $1 AND d.resolved_at IS NULL
   AND d.kind NOT IN ('unexplained_balance', 'unexplained_lock', 'fill_conflict', 'order_conflict', 'terminal_conflict',
-                     'order_shrank')
+                     'order_shrank', 'quarantined')
 ORDER BY d.discrepancy_id;
+
+-- check nothing_is_quarantined: What every kept frame and answer says is in the rows, or a person accepted that it is not.
+SELECT 'journal row ' || i.seq AS key,
+       format('%s %s, %s', i.source, i.kind, coalesce(format('tried %s times: %s', q.tries, q.problem),
+                                                      'not listed: ' || i.problem)) AS found, i.seq
+FROM ledger.inbox i LEFT JOIN ledger.quarantine q ON q.account = i.account AND q.seq = i.seq
+WHERE i.account = $1 AND i.problem LIKE 'refused by the database%' AND i.kind <> 'note' AND q.applied_seq IS NULL
+  AND NOT EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = i.account AND d.kind = 'quarantined'
+                  AND d.evidence_seq = i.seq AND d.resolved_at IS NOT NULL)
+ORDER BY i.seq;
 
 -- check gaps_are_in_order: Gaps are numbered without a hole, end after they begin, and none closes before an older one.
 SELECT 'gap ' || g.gap_id AS key,

@@ -19,6 +19,7 @@ FILES = (
     "chain.sql",
     "coverage.sql",
     "leader.sql",
+    "quarantine.sql",
     "apply.sql",
     "alone.sql",
     "order_checks.sql",

@@ -41,6 +41,7 @@ DISTRIBUTED = frozenset(
         "balance_history",
         "snapshot_votes",
         "transfers",
+        "quarantine",
         "gaps",
         "walks",
         "order_checks",
@@ -528,6 +529,20 @@ order_checks = _table(
     Index("order_checks_due_idx", "account", "due_ms"),
     comment="Orders that must be asked for again at REST: why, when, and how often it was tried; gone once an answer"
     " settles it.",
+)
+
+quarantine = _table(
+    "quarantine",
+    ("account", "seq"),
+    _text("account", "account the row belongs to"),
+    _seq("journal row that is kept without its facts"),
+    _text("problem", "what the database said at the last try"),
+    _text("sqlstate", "SQLSTATE of that; null: an older release did not keep it", null=True),
+    Column("tries", Integer, nullable=False, comment="how often its facts were tried, from 1"),
+    _at("last_try_at", "when the last try was"),
+    Column("applied_seq", BigInteger, nullable=True, comment="journal row that brought its facts; null: none did yet"),
+    Index("quarantine_open_idx", "account", "seq", postgresql_where=text("applied_seq IS NULL")),
+    comment="Frames and answers that were kept without their facts, since their content was refused.",
 )
 
 coverage = _table(

@@ -192,6 +192,21 @@ COMMENT ON COLUMN ledger_v1.discrepancies.trade_id IS 'trade it is about; null: 
 COMMENT ON COLUMN ledger_v1.discrepancies.asset IS 'asset it is about; null: none';
 COMMENT ON COLUMN ledger_v1.discrepancies.uncovered_from_ms IS 'while it is open, coverage of its market (of all markets where symbol is null) ends here, ms since 1970 UTC, 0: nothing is covered; null: coverage is not touched';
 
+CREATE OR REPLACE VIEW ledger_v1.quarantine WITH (security_invoker = true) AS
+SELECT q.account, q.seq, i.source, i.kind, i.received_at, q.problem, q.sqlstate, q.tries, q.last_try_at
+FROM ledger.quarantine q JOIN ledger.inbox i ON i.account = q.account AND i.seq = q.seq
+WHERE q.applied_seq IS NULL;
+COMMENT ON VIEW ledger_v1.quarantine IS 'Frames and answers whose facts are not in the rows yet, since their content was refused.';
+COMMENT ON COLUMN ledger_v1.quarantine.account IS 'account';
+COMMENT ON COLUMN ledger_v1.quarantine.seq IS 'journal row that keeps it';
+COMMENT ON COLUMN ledger_v1.quarantine.source IS 'who said it: stream or rest';
+COMMENT ON COLUMN ledger_v1.quarantine.kind IS 'event type of a stream frame, name of the call of a REST answer';
+COMMENT ON COLUMN ledger_v1.quarantine.received_at IS 'when it arrived, by the clock of the service''s machine';
+COMMENT ON COLUMN ledger_v1.quarantine.problem IS 'what the database said at the last try';
+COMMENT ON COLUMN ledger_v1.quarantine.sqlstate IS 'SQLSTATE of that; null: an older release did not keep it';
+COMMENT ON COLUMN ledger_v1.quarantine.tries IS 'how often its facts were tried, from 1';
+COMMENT ON COLUMN ledger_v1.quarantine.last_try_at IS 'when the last try was';
+
 CREATE OR REPLACE VIEW ledger_v1.journal WITH (security_invoker = true) AS
 SELECT i.account, i.seq, i.source, i.session_id, i.frame_no, i.received_at, i.kind, i.venue_ms, i.raw, i.problem
 FROM ledger.inbox i;

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import structlog
 
-from ledger.db import apply, coverage, reads
+from ledger.db import apply, coverage, quarantine, reads
 from ledger.db.apply import Applied, Entry, WalkStep
 from ledger.db.coverage import Gap
 from ledger.db.reads import Known
@@ -37,7 +37,7 @@ from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page, Part
 from ledger.wire.clock import Clock
 from ledger.wire.http import VenueHttp
-from ledger.wire.postgres import Writer, is_refusal, refusal
+from ledger.wire.postgres import Writer, is_refusal, refusal, sqlstate_of
 
 log = structlog.get_logger(__name__)
 
@@ -625,12 +625,17 @@ class Reconciler:
         except Exception as error:
             if not is_refusal(error) or batch.is_bare:
                 raise
-            problem = refusal(error)
-        # One page must not stop the account: it is kept, and a person sees that its rows are not in.
+            problem, sqlstate = refusal(error), sqlstate_of(error)
+        # One page must not stop the account: it is kept, listed in quarantine, and coverage ends at what it says.
         log.error("database refused a page", account=self._account, question=told.question, error=problem)
-        bare = batch.without_facts(problem)
+        if told.kind == "note":  # without bytes there is nothing that could be applied later
+            bare = batch.without_facts(problem)
+        else:
+            where = quarantine.hole(facts, source="rest", at_ms=told.asked_ms)
+            bare = quarantine.refused(batch, problem, sqlstate, where)
         applied = await self._writer.run(lambda conn: apply.apply(conn, bare, fence=self._fence))
-        await self._doubt([Doubt("rest_page", told.question, None, problem)])
+        if told.kind != "note":
+            await self._doubt([fact for fact in facts if isinstance(fact, Doubt)])
         return applied
 
     async def _take_refusal(

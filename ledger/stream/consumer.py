@@ -21,7 +21,7 @@ from uuid import UUID
 
 import structlog
 
-from ledger.db import apply, coverage, reads
+from ledger.db import apply, coverage, quarantine, reads
 from ledger.db.apply import Batch, Entry
 from ledger.db.coverage import Gap
 from ledger.db.rows import lay
@@ -33,7 +33,7 @@ from ledger.stream.lease import ListenKeyLease
 from ledger.venue import frames, stream_events
 from ledger.venue.reading import is_remark
 from ledger.wire.clock import Clock
-from ledger.wire.postgres import Writer, is_refusal, refusal
+from ledger.wire.postgres import Writer, is_refusal, refusal, sqlstate_of
 from ledger.wire.socket import Connection, FrameBuffer, Received, open_connection
 
 log = structlog.get_logger(__name__)
@@ -129,6 +129,14 @@ def understand(raw: bytes) -> tuple[frames.Frame, list[Fact], str | None]:
         return frame, stream_events.facts(frame), frame.remark
     except UnreadableFrame as error:
         return frame, [], str(error)
+
+
+def _quarantined(batch: Batch, error: Exception) -> Batch:
+    """The batch's one frame without its facts, which the database refused: kept, and listed in quarantine."""
+    (frame,) = batch.frames
+    at_ms = frame.received_ms if frame.venue_ms is None else frame.venue_ms
+    where = quarantine.hole(understand(frame.raw)[1], source="stream", at_ms=at_ms)
+    return quarantine.refused(batch, refusal(error), sqlstate_of(error), where)
 
 
 class Consumer:
@@ -491,7 +499,7 @@ class Consumer:
             # One frame the database refuses must not hold up the others: send them singly, that one without facts.
             log.error("database refused a batch", account=self._account, frames=len(batch.frames), error=refusal(error))
             alone = len(batch.frames) == 1
-            singles = [batch.without_facts(refusal(error))] if alone else batch.split()
+            singles = [_quarantined(batch, error)] if alone else batch.split()
             for single in singles:
                 await self._send(single)
 

@@ -8,6 +8,7 @@ any upgrade.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import structlog
@@ -25,6 +26,24 @@ from ledger.wire import postgres
 log = structlog.get_logger(__name__)
 
 
+async def is_current(url: str) -> bool:
+    """Whether the schema is of this program's version, with its functions. False too where nobody can tell."""
+    try:
+        conn = await postgres.connect(url, application="sdx-ledger upgrade")
+        try:
+            return await _is_current(conn)
+        finally:
+            await conn.close()
+    except (*postgres.AWAY, asyncpg.PostgresError):
+        return False
+
+
+async def _is_current(conn: Any) -> bool:
+    if await postgres.installed_revision(conn) != code.NEWEST:
+        return False
+    return bool(await conn.fetchval(code.INSTALLED_DIGEST) == code.digest())
+
+
 async def upgrade(url: str, *, anew: bool = False) -> str:
     """Bring the schema, with its functions, views and grants, to this program's version, which is returned.
 
@@ -37,8 +56,8 @@ async def upgrade(url: str, *, anew: bool = False) -> str:
             await postgres.refuse_unfit(conn)
             await postgres.refuse_newer(conn)
             before = await postgres.installed_revision(conn)
-            if not anew and before == code.NEWEST and await conn.fetchval(code.INSTALLED_DIGEST) == code.digest():
-                return before
+            if not anew and await _is_current(conn):
+                return code.NEWEST
         finally:
             await conn.close()
         owner = create_async_engine(

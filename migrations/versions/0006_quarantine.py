@@ -20,5 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP TABLE ledger.quarantine CASCADE")
     for name in ("paused_error", "paused_since"):
         op.execute(f"ALTER TABLE ledger.venue_state DROP COLUMN {name}")

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from ledger import app
+from ledger.app import Database
 from ledger.sandbox.server import Sandbox
 from ledger.wire import postgres
 from ledger.wire.socket import FrameBuffer
@@ -27,6 +29,7 @@ NO_FEE_IN_BTC = """
         CHECK (source IN ('stream', 'rest') AND fee_asset <> 'BTC') NOT VALID
 """
 """A rule of our own, made narrower: stands for whatever the reader lets through and a table does not take."""
+FEE_IN_BTC = NO_FEE_IN_BTC.replace(" AND fee_asset <> 'BTC'", "")
 FROM_REST = "SELECT count(*) FROM ledger_v1.fills WHERE source = 'rest'"
 
 
@@ -54,6 +57,12 @@ async def locked_account(database_url: str) -> AsyncIterator[None]:
             yield
     finally:
         await other.close()
+
+
+async def complete_through_ms(conn: Any, symbol: str) -> int:
+    """Up to when a market is covered, 0 where nothing is."""
+    sql = "SELECT complete_through_ms FROM ledger_v1.coverage WHERE symbol = $1"
+    return await conn.fetchval(sql, symbol) or 0
 
 
 async def nothing_but_the_stream(conn: Any, sandbox: Sandbox, from_rest: int) -> None:
@@ -146,6 +155,7 @@ async def test_a_full_buffer_costs_the_socket_and_is_one_gap_written_before_what
 
 async def test_frames_the_database_refuses_are_kept_and_do_not_hold_up_the_others(database_url: str, conn: Any) -> None:
     async with mirrored(database_url, conn, "documented", reconcile_every_s=3) as (sandbox, _):
+        before_us = len(sandbox.books.fills)
         await conn.execute(NO_FEE_IN_BTC)  # REST tells no fills in this dialect
         await sandbox.step(150)
         sent = sandbox.frames_sent
@@ -158,6 +168,21 @@ async def test_frames_the_database_refuses_are_kept_and_do_not_hold_up_the_other
         proof = await holds(conn, sandbox, gaps=1)
         assert proof.fills > 0
         assert proof.missing > 0
+        assert await conn.fetchval("SELECT count(*) FROM ledger_v1.quarantine") == len(refused)
+
+        await conn.execute(FEE_IN_BTC)
+        before = await conn.fetchval("SELECT head_seq FROM ledger.accounts")
+        retried = await app.retry_quarantined(database_url, None)
+        assert (len(retried), {one.problem for one in retried}) == (len(refused), {None})
+        proof = await holds(conn, sandbox, gaps=1)
+        assert proof.fills == proof.venue_fills - before_us, "no fill is lost"
+        assert await conn.fetchval("SELECT count(*) FROM ledger_v1.quarantine") == 0
+        seen = await conn.fetchval("SELECT count(*) FROM ledger_v1.fills WHERE seq > $1 AND fee_asset = 'BTC'", before)
+        assert seen >= len(refused), "whoever follows seq sees them"
+        (result,) = await app.replay_all(
+            Database(database_url, database_url, database_url, embedded=False), None, swap=False
+        )
+        assert result.identical
 
 
 async def test_a_page_the_database_refuses_is_kept_and_told_and_the_account_goes_on(
@@ -172,9 +197,12 @@ async def test_a_page_the_database_refuses_is_kept_and_told_and_the_account_goes
             assert {(row["source"], row["kind"]) for row in refused} == {("rest", "myTrades")}
             assert all(b'"commissionAsset":"BTC"' in row["raw"] for row in refused)
             told = await conn.fetch("SELECT * FROM ledger_v1.discrepancies WHERE resolved_at IS NULL")
-            assert {row["kind"] for row in told} == {"rest_page"}
-            assert len(told) == len(refused)
-            assert all("myTrades symbol=ETHBTC" in row["subject"] for row in told)
+            assert {(row["kind"], row["symbol"]) for row in told} == {("quarantined", "ETHBTC")}
+            assert {row["evidence_seq"] for row in told} == {row["seq"] for row in refused}
+            first_ms = min(fill.time_ms for fill in sandbox.books.fills.values() if fill.fee_asset == "BTC")
+            assert await complete_through_ms(conn, "ETHBTC") < first_ms
+            assert await complete_through_ms(conn, "*") < first_ms
+            assert await complete_through_ms(conn, "BTCUSDT") > first_ms, "other markets go on"
 
             await sandbox.step(20)
             await eventually(conn, STREAM_FRAMES, lambda found: found >= sandbox.frames_sent)

@@ -124,6 +124,17 @@ BROKEN = [
     ("nothing_contradicts", DOUBT.format("order_shrank"), [("discrepancy 1: order_shrank USDT", 4)]),
     ("nothing_is_set_aside", DOUBT.format("rest_row"), [("discrepancy 1: rest_row USDT", 4)]),
     ("nothing_is_set_aside", DOUBT.format("whatever_comes"), [("discrepancy 1: whatever_comes USDT", 4)]),
+    (
+        "nothing_is_quarantined",
+        "UPDATE ledger.inbox SET problem = 'refused by the database: no' WHERE seq = 4",
+        [("journal row 4", 4)],
+    ),
+    (
+        "nothing_is_quarantined",
+        "UPDATE ledger.inbox SET problem = 'refused by the database (23514): no' WHERE seq = 4;"
+        " INSERT INTO ledger.quarantine VALUES ('main', 4, 'no', '23514', 3, now())",
+        [("journal row 4", 4)],
+    ),
     ("gaps_are_in_order", "UPDATE ledger.gaps SET gap_id = 2", [("gap 2", None)]),
     ("gaps_are_in_order", f"UPDATE ledger.gaps SET from_ms = {T_MS + 1}", [("gap 1", None)]),
     (
