@@ -44,6 +44,7 @@ from ledger.stream import consumer as stream
 from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import requests, rest_pages
+from ledger.venue.requests import Security
 from ledger.wire import heads, postgres
 from ledger.wire.budget import Budget
 from ledger.wire.clock import Clock
@@ -138,7 +139,7 @@ def fingerprint(settings: Settings, account: AccountSettings) -> str:
 
 
 def origin(settings: Settings) -> str:
-    """Scheme, host and port of the REST API: an account belongs to one for ever."""
+    """Scheme, host and port of the REST API: an account belongs to the first that accepted its key, for ever."""
     parts = urlsplit(settings.rest_url)
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -239,16 +240,14 @@ class Mirror:
 
         Raises ConfigError when this database's account is another one.
         """
-        known = await self._admin.run(
-            lambda conn: coverage.register(
-                conn, self.name, rest_origin=origin(self._settings), key_fingerprint=self._fingerprint()
-            )
-        )
+        known = await self._admin.run(lambda conn: coverage.register(conn, self.name))
+        coverage.belongs(known, self.name, origin(self._settings))
         # What a process that was killed said last; whoever is paused now says it again in a moment.
         await self._admin.run(lambda conn: coverage.set_paused(conn, self.name, None))
         await self._obey_block()
         self._http.on_blocked = self._remember_block
-        if known.key_fingerprint != self._fingerprint():
+        self._http.on_accepted = self._claim
+        if known.key_fingerprint not in (None, self._fingerprint()):
             # Where nothing is mirrored yet any key is as good: the one before may have been mistyped.
             if known.head_seq and not adopt_key and not await self._recognises():
                 raise ConfigError(
@@ -256,6 +255,18 @@ class Mirror:
                     "behind it are known here; if it is the same account, run once with --adopt-key"
                 )
             await self._admin.run(lambda conn: coverage.adopt_key(conn, self.name, self._fingerprint()))
+
+    async def _claim(self, security: Security) -> None:
+        """The venue has accepted the key: the account belongs to it from now on, before anything it says is kept.
+
+        The secret is proven by a signed call alone. Raises ConfigError when another venue was first.
+        """
+        key_fingerprint = self._fingerprint() if security == "signed" else None
+        await self._admin.run(
+            lambda conn: coverage.register(
+                conn, self.name, rest_origin=origin(self._settings), key_fingerprint=key_fingerprint
+            )
+        )
 
     async def first_contact(self) -> None:
         """Ask something signed once: a wrong key stops the start (KeyRefused), a venue that is away does not."""

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from ledger import __version__, app, config, demo, doctor, log, verify
 from ledger.config import Settings
-from ledger.db import decisions, explain, quarantine, reads
+from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
 from ledger.errors import ConfigError, LedgerError
 from ledger.export.csv_files import FORMATS
@@ -71,6 +71,10 @@ quarantine_cli = typer.Typer(
     no_args_is_help=True,
 )
 cli.add_typer(quarantine_cli, name="quarantine")
+account_cli = typer.Typer(
+    help="The accounts of this database: list them, free a name of which nothing is kept.", no_args_is_help=True
+)
+cli.add_typer(account_cli, name="account")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a `schema` field.")]
 OneAccount = Annotated[str | None, typer.Option("--account", help="Only this account; all if left out.")]
@@ -279,7 +283,7 @@ def print_status(rows: list[dict[str, Any]]) -> None:
         table.add_column(style="bold")
         table.add_column()
         through = row["complete_through_ms"]
-        table.add_row("venue", row["rest_origin"])
+        table.add_row("venue", row["rest_origin"] or "none has accepted the key yet")
         led = f"{row['leader']}, since {row['led_since']:%Y-%m-%d %H:%M:%S} UTC" if row["led"] else "NOBODY"
         table.add_row("mirrored by", led)
         if row["paused_error"]:
@@ -463,6 +467,10 @@ def sandbox_command(
     faults: Annotated[
         Path | None, typer.Option(help="JSON file of scripted faults.", exists=True, dir_okay=False)
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="File the market and its key live in over restarts; without it each start is a new market."),
+    ] = None,
     rate: Annotated[float, typer.Option(help="Trading actions per second.")] = 5.0,
     history: Annotated[int, typer.Option(min=0, help="Past orders to begin with, over 13 symbols.")] = 0,
     history_days: Annotated[int, typer.Option(min=1, help="Days over which the past orders are spread.")] = 90,
@@ -478,6 +486,7 @@ def sandbox_command(
             seed=seed,
             dialect=dialect,
             faults_path=faults,
+            state_path=state,
             rate=rate,
             history=history,
             history_days=history_days,
@@ -641,6 +650,49 @@ def quarantine_retry(account: OneAccount = None, as_json: Json = False) -> None:
             typer.echo(f"{one.account} {one.seq}  {came}")
         typer.echo(f"{len(done) - left} applied, {left} left")
     raise typer.Exit(1 if left else 0)
+
+
+@account_cli.command("list")
+def account_list(as_json: Json = False) -> None:
+    """List the accounts of this database, each with the venue it belongs to."""
+    loaded = settings()
+    rows: list[dict[str, Any]] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
+            await postgres.check_schema(conn)
+            rows.extend(await accounts.accounts(conn))
+
+    finish(work)
+    if as_json:
+        print_json("sdx-ledger/accounts/1", accounts=rows)
+        return
+    if not rows:
+        typer.echo("no account is mirrored here yet; start one with: sdx-ledger run")
+        return
+    table = Table("account", "venue", "journal rows", "since (UTC)", "mirrored by")
+    for row in rows:
+        venue = row["rest_origin"] or "none has accepted the key yet"
+        since = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
+        table.add_row(row["account"], venue, str(row["journal_rows"]), since, row["mirrored_by"] or "nobody")
+    Console().print(table)
+
+
+@account_cli.command("forget")
+def account_forget(name: Annotated[str, typer.Argument(metavar="NAME", help="As `account list` shows it.")]) -> None:
+    """Make the name of an account free again of which the journal holds nothing; what is recorded is never removed."""
+    loaded = settings()
+    found: list[bool] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.database(loaded) as db, postgres.reading(db.owner_url, writes=True) as conn:
+            await postgres.check_schema(conn)
+            found.append(await accounts.forget(conn, name))
+
+    finish(work)
+    if not found[0]:
+        raise typer.BadParameter(f"there is no account '{name}' here; see: sdx-ledger account list", param_hint="NAME")
+    typer.echo(f"account '{name}' is forgotten; the name is free")
 
 
 def user_name() -> str:

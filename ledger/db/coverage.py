@@ -24,26 +24,42 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What the database knows of an account: the REST origin it belongs to and the key it was last read with."""
+    """What the database knows of an account: the REST origin it belongs to and the key it was last read with, each
+    None as long as no venue has accepted it."""
 
     rest_origin: str | None
     key_fingerprint: str | None
     head_seq: int
 
 
-async def register(conn: Any, account: str, *, rest_origin: str, key_fingerprint: str) -> Registration:
-    """Make the account known, or find it. A sandbox and a real account can never mix.
+async def register(
+    conn: Any, account: str, *, rest_origin: str | None = None, key_fingerprint: str | None = None
+) -> Registration:
+    """Make the account known, or find it. ``rest_origin`` and ``key_fingerprint``: of the venue that has just accepted
+    this key, kept if none did before (None: nothing was heard yet). The caller compares what is known.
 
-    Raises ConfigError when the account belongs to another REST origin. The caller compares the fingerprint.
+    Raises ConfigError when the account belongs to another REST origin than the one that is told.
     """
     row = await conn.fetchrow("SELECT * FROM ledger.register($1, $2, $3)", account, rest_origin, key_fingerprint)
     known = Registration(row["rest_origin"], row["key_fingerprint"], row["head_seq"])
-    if known.rest_origin != rest_origin:
-        raise ConfigError(
-            f"SDX_ACCOUNT: account '{account}' in this database belongs to {known.rest_origin}, not to {rest_origin}; "
-            "choose another SDX_ACCOUNT name or another database"
-        )
+    if rest_origin is not None:
+        belongs(known, account, rest_origin)
     return known
+
+
+def belongs(known: Registration, account: str, rest_origin: str) -> None:
+    """Raises ConfigError when the account belongs to another venue: a sandbox and a real account can never mix."""
+    if known.rest_origin in (None, rest_origin):
+        return
+    way_out = (
+        f"nothing is kept of it yet, so `sdx-ledger account forget {account}` makes the name free"
+        if not known.head_seq
+        else "choose another SDX_ACCOUNT name or another database"
+    )
+    raise ConfigError(
+        f"SDX_ACCOUNT: account '{account}' in this database belongs to {known.rest_origin}, not to {rest_origin}; "
+        f"{way_out}"
+    )
 
 
 async def adopt_key(conn: Any, account: str, key_fingerprint: str) -> None:

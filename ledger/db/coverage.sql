@@ -27,13 +27,18 @@ BEGIN
 END
 $$;
 
--- Register an account, or return what is known of it. Nothing is overwritten.
+-- Register an account, or return what is known of it. Nothing is overwritten. Origin and key stay null until the venue has
+-- accepted the key once (the call that tells them): before, nobody knows whose account this is.
 CREATE OR REPLACE FUNCTION ledger.register(p_account text, p_rest_origin text, p_fingerprint text)
 RETURNS TABLE (rest_origin text, key_fingerprint text, head_seq bigint)
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO ledger.accounts (account, rest_origin, key_fingerprint, created_at)
     VALUES (p_account, p_rest_origin, p_fingerprint, ledger.clock()) ON CONFLICT (account) DO NOTHING;
+    UPDATE ledger.accounts a SET rest_origin = coalesce(a.rest_origin, p_rest_origin),
+        key_fingerprint = coalesce(a.key_fingerprint, p_fingerprint)
+    WHERE a.account = p_account AND coalesce(a.rest_origin, p_rest_origin) = p_rest_origin
+      AND (a.rest_origin IS NULL OR a.key_fingerprint IS NULL);
     INSERT INTO ledger.coverage (account, symbol) VALUES (p_account, '*') ON CONFLICT DO NOTHING;
     INSERT INTO ledger.venue_state (account) VALUES (p_account) ON CONFLICT DO NOTHING;
     RETURN QUERY SELECT a.rest_origin, a.key_fingerprint, a.head_seq FROM ledger.accounts a WHERE a.account = p_account;

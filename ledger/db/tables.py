@@ -122,7 +122,11 @@ accounts = _table(
     "accounts",
     ("account",),
     _text("account", "the name the user gave this account; never changes"),
-    _text("rest_origin", "scheme, host and port of the REST API this account belongs to", null=True),
+    _text(
+        "rest_origin",
+        "scheme, host and port of the REST API this account belongs to; null: none has accepted its key yet",
+        null=True,
+    ),
     _text("key_fingerprint", "keyed hash of the API key last used; the key itself is stored nowhere", null=True),
     _count("head_seq", "seq of the newest journal row"),
     Column("head_digest", BYTEA, nullable=True, comment="digest of the newest batch: what the next one is chained to"),

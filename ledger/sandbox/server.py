@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import shlex
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +35,7 @@ from ledger.sandbox.dialects import dialect_named, event_json, listen_key_expire
 from ledger.sandbox.front import HOST, Front, Upkeep
 from ledger.sandbox.market import Market, live_through
 from ledger.sandbox.rest import DAY_MS, Answer, Call, Rest, error, json
+from ledger.sandbox.state import Action, Beginning, Hit, Moved, State, Stepped, opened
 
 API_KEY, API_SECRET = "sandbox-key", "sandbox-secret"
 """What a client signs with unless told otherwise; they open nothing but a sandbox."""
@@ -48,7 +51,8 @@ class Sandbox:
 
     ``rate`` is actions per second once started; 0 trades by ``step`` alone. ``history`` orders are made up before the
     start, spread over ``history_days``, ``burst`` of them within one millisecond. With ``window_only`` a history call
-    must bound its window on both sides. Raises ConfigError for a dialect that does not exist.
+    must bound its window on both sides. ``state``: the past the market has, in place of ``seed`` and history, and where
+    what happens from now on is kept. Raises ConfigError for a dialect that does not exist.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Sandbox:
         burst: int = 0,
         window_only: bool = False,
         script: Sequence[faults.Fault] = (),
+        state: State | None = None,
         weight_per_minute: int = 1200,
         ping_every_s: float = 20.0,
         pong_timeout_s: float = 60.0,
@@ -75,7 +80,8 @@ class Sandbox:
     ) -> None:
         self.dialect = dialect_named(dialect, position_clock=position_clock)
         self.api_key, self.api_secret = api_key, api_secret
-        self.market = Market(seed)
+        self.state = state
+        self.market = Market(seed if state is None else state.beginning.seed)
         self.faults = faults.Switches(seed)
         self.rest = Rest(
             self.dialect,
@@ -111,6 +117,9 @@ class Sandbox:
             now_s=now_s,
             upkeep=Upkeep(ping_every_s, pong_timeout_s, connection_max_age_s),
         )
+        if state is not None:
+            state.relive(self.market)
+            return
         until_ms = self.now_ms()
         live_through(self.market, history, until_ms - history_days * DAY_MS, until_ms, burst=burst)
 
@@ -179,7 +188,9 @@ class Sandbox:
         """Do ``n`` actions now and push their frames. Returns their events."""
         events: list[Event] = []
         for _ in range(n):
-            happened = self.market.step(self.now_ms())
+            now_ms = self.now_ms()
+            self._keep(Stepped(now_ms))
+            happened = self.market.step(now_ms)
             events += happened
             self._publish(happened)
             await asyncio.sleep(0)  # clients in the same loop must get to read
@@ -187,7 +198,9 @@ class Sandbox:
 
     def hit(self, key: tuple[str, int], qty: Decimal) -> Order:
         """Let somebody take ``qty`` of a resting order, (symbol, order id), and push the frames. Returns it after."""
-        self._publish(self.market.hit(self.books.orders[key], qty, self.now_ms()))
+        now_ms = self.now_ms()
+        self._keep(Hit(now_ms, *key, qty))
+        self._publish(self.market.hit(self.books.orders[key], qty, now_ms))
         return self.books.orders[key]
 
     async def until(self, true: Callable[[], bool], timeout_s: float = 10.0) -> None:
@@ -212,6 +225,10 @@ class Sandbox:
             "impolite": list(self.rest.impolite),
             **self.books.truth(),
         }
+
+    def _keep(self, action: Action) -> None:
+        if self.state is not None:
+            self.state.note(action)
 
     # Frames.
 
@@ -311,7 +328,9 @@ class Sandbox:
         self._signal()
 
     def _move(self, move: faults.Move) -> None:
-        events = self.market.move(move.asset, move.amount, self.now_ms())
+        now_ms = self.now_ms()
+        self._keep(Moved(now_ms, move.asset, move.amount))
+        events = self.market.move(move.asset, move.amount, now_ms)
         untold = ((Movement, not move.announce), (Position, not move.position))
         self._publish(events, untold=tuple(kind for kind, hidden in untold if hidden))
 
@@ -472,8 +491,7 @@ async def serve(
     seed: int = 1,
     dialect: str = "documented",
     faults_path: Path | None = None,
-    api_key: str = API_KEY,
-    api_secret: str = API_SECRET,
+    state_path: Path | None = None,
     rate: float = 5.0,
     history: int = 0,
     history_days: int = 90,
@@ -483,29 +501,34 @@ async def serve(
 ) -> None:
     """Run the sandbox until cancelled; ``say`` (stdout) gets how to point a mirror at it, once it listens.
 
-    Raises ConfigError for an unknown dialect, an unreadable script or a port that is taken.
+    ``state_path``: the file its market lives in over restarts, key included; without it each is a new market with a key
+    of its own. Raises ConfigError for an unknown dialect, an unreadable script or state, or a port that is taken.
     """
+    script = faults.read_script(faults_path) if faults_path else ()
+    dialect_named(dialect, position_clock=position_clock)
+    new = Beginning(seed=seed, history=history, history_days=history_days, until_ms=time.time_ns() // 1_000_000)
+    state = opened(state_path, new) if state_path else State(new)
     sandbox = Sandbox(
-        seed=seed,
+        state=state,
         dialect=dialect,
         position_clock=position_clock,
-        api_key=api_key,
-        api_secret=api_secret,
+        api_key=state.beginning.api_key,
+        api_secret=state.beginning.api_secret,
         rate=rate,
-        history=history,
-        history_days=history_days,
         weight_per_minute=weight_per_minute,
-        script=faults.read_script(faults_path) if faults_path else (),
+        script=script,
     )
     try:
         await sandbox.start(port)
     except OSError as taken:
+        state.close()
         raise ConfigError(f"The sandbox cannot listen on port {port}: {taken}. Choose another port.") from None
     try:
-        (say or _print)(how_to_connect(sandbox))
+        (say or _print)(how_to_connect(sandbox, state_path))
         await asyncio.Event().wait()
     finally:
         await sandbox.stop()
+        state.close()
 
 
 def _print(lines: str) -> None:
@@ -513,13 +536,22 @@ def _print(lines: str) -> None:
     sys.stdout.flush()  # whoever started us as a process waits for these lines
 
 
-def how_to_connect(sandbox: Sandbox) -> str:
-    """The lines that point a mirror at this sandbox, ready to paste into a shell."""
+def how_to_connect(sandbox: Sandbox, state_path: Path | None = None) -> str:
+    """The lines that point a mirror at this sandbox, ready to paste into a shell.
+
+    Account and data folder are the market's own, so that its play money never comes into another ledger.
+    """
+    name = "sandbox" if sandbox.state is None else f"sandbox-{sandbox.state.beginning.name}"
+    folder = Path(tempfile.gettempdir()) / f"sdx-ledger-{name}"
+    if state_path is not None:
+        folder = state_path.absolute().with_name(f"{state_path.name}.data")
     return (
         f"sandbox venue, dialect {sandbox.dialect.name}: {sandbox.rest_url} and {sandbox.stream_url};"
         " mirror it from another terminal with `sdx-ledger run` and\n"
         f"export SDX_REST_URL={sandbox.rest_url}\n"
         f"export SDX_STREAM_URL={sandbox.stream_url}\n"
+        f"export SDX_ACCOUNT={name}\n"
+        f"export SDX_DATA_DIR={shlex.quote(str(folder))}\n"
         f"export SDX_API_KEY={sandbox.api_key}\n"
         f"export SDX_API_SECRET={sandbox.api_secret}\n"
     )

@@ -79,7 +79,9 @@ class VenueHttp:
     but those for the listen key, which never wait behind others.
 
     ``on_blocked`` is told the end of a new silence in ms of this machine's clock, to be kept over a restart; it
-    is awaited, so it must not wait long. ``budget`` is shared by all clients of one address, if given. ``transport``
+    is awaited, so it must not wait long. ``on_accepted`` is awaited once for signed calls and once for those with the
+    key alone, before anybody is given the first answer to one that proves the key; what it raises the call raises, and
+    the next one tries it again. ``budget`` is shared by all clients of one address, if given. ``transport``
     None: the network.
     """
 
@@ -99,6 +101,7 @@ class VenueHttp:
         if not re.fullmatch(r"[\x21-\x7e]*", api_key):
             raise ConfigError("SDX_API_KEY: expected letters, digits and signs, got spaces or others; copy it again")
         self.on_blocked = on_blocked
+        self.on_accepted: Callable[[Security], Awaitable[None]] | None = None
         self.requests = 0
         """Calls sent so far."""
         self.answers = 0
@@ -116,6 +119,7 @@ class VenueHttp:
         self._key_refused: dict[Security, KeyRefused] = {}
         """What the venue said of the key, to signed calls and to those for the listen key: one may work without the
         other, and the stream must not end with a question."""
+        self._accepted: set[Security] = set()
         self._answered = asyncio.Event()
         self._client = httpx.AsyncClient(
             follow_redirects=False,
@@ -237,6 +241,9 @@ class VenueHttp:
             log.error("key refused, asking nothing more of this kind with it", error=str(error))
         if error is not None:
             raise error
+        if self.on_accepted is not None and request.security not in self._accepted and capabilities.proves_key(request):
+            await self.on_accepted(request.security)
+            self._accepted.add(request.security)
         if request.security != "key":
             self.answers += 1
             self._answered.set()

@@ -208,7 +208,9 @@ class Bench:
 
         await until(listens, "the sandbox listens")
         lines = [line.removeprefix("export ") for line in venue.out.splitlines() if line.startswith("export ")]
-        self.settings |= dict(line.split("=", 1) for line in lines)
+        # Account and data folder are those of the test, whatever the sandbox would have.
+        own = ("SDX_ACCOUNT", "SDX_DATA_DIR")
+        self.settings |= {name: value for name, value in (line.split("=", 1) for line in lines) if name not in own}
         return self.settings["SDX_REST_URL"]
 
     def end(self) -> None:

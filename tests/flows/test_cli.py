@@ -31,6 +31,7 @@ from ledger.proof import prove
 from ledger.sandbox.server import Sandbox
 from ledger.wire import loopback
 from tests.flows.processes import FAST, Bench, bench, pause, truth, until
+from tests.flows.scripted_http import ScriptedHttp, reply
 
 KEY = {"SDX_API_KEY": "some-key", "SDX_API_SECRET": "some-secret"}
 NO_VENUE = {"SDX_REST_URL": "http://127.0.0.1:9", "SDX_STREAM_URL": "ws://127.0.0.1:9"}
@@ -75,6 +76,9 @@ COMMANDS = {
     ("discrepancy", "list"): "the newest first",
     ("discrepancy", "resolve"): "Say what a discrepancy was",
     ("db",): "The database",
+    ("account",): "The accounts of this database",
+    ("account", "list"): "each with the venue it belongs to",
+    ("account", "forget"): "Make the name of an account free",
     ("verify",): "Check every invariant",
     ("replay",): "from the journal and compare",
     ("db", "upgrade"): "Bring the schema",
@@ -285,6 +289,77 @@ async def test_an_account_never_changes_its_venue(programs: Bench, conn: Any) ->
     assert (code, out) == (3, "")
     assert "SDX_ACCOUNT: account 'main' in this database belongs to http://127.0.0.1:" in err
     assert await conn.fetchval("SELECT count(*) FROM ledger_v1.journal") == rows
+
+
+async def test_a_venue_that_never_accepted_the_key_leaves_the_name_free(programs: Bench, conn: Any) -> None:
+    """A typo in SDX_REST_URL, and a venue of another key: neither is where the account belongs."""
+    await programs.sandbox("--rate", "0")
+    right = dict(programs.settings)
+    async with ScriptedHttp([reply(401, '{"code":-2015,"msg":"no"}')] * 3) as stranger:
+        code, _, err = await programs.done("run", settings={"SDX_REST_URL": stranger.url})
+        assert (code, "SDX_API_KEY" in err) == (3, True)
+    await programs.sandbox("--rate", "0")  # another venue, which would have accepted its own key
+    code, _, err = await programs.done("reconcile", settings={"SDX_API_KEY": right["SDX_API_KEY"]})
+    assert (code, "SDX_API_KEY" in err) == (3, True)
+    assert await conn.fetchval("SELECT count(*) FROM ledger.accounts WHERE rest_origin IS NULL") == 1
+
+    code, out, _ = await programs.done("account", "list", "--json")
+    told = json.loads(out)
+    assert (code, told["schema"]) == (0, "sdx-ledger/accounts/1")
+    (row,) = told["accounts"]
+    assert (row["account"], row["rest_origin"], row["journal_rows"]) == ("main", None, 0)
+
+    assert (await programs.done("reconcile", settings=right))[0] == 0
+    _, out, _ = await programs.done("account", "list", settings={"COLUMNS": "200"})
+    assert "main" in out
+    assert right["SDX_REST_URL"] in out
+
+
+async def test_an_account_of_which_nothing_is_kept_can_be_forgotten_and_no_other(programs: Bench, conn: Any) -> None:
+    await programs.sandbox("--rate", "0")
+    assert (await programs.done("reconcile", settings={"SDX_ACCOUNT": "kept"}))[0] == 0
+    wrong = {"SDX_ACCOUNT": "empty", "SDX_API_SECRET": "mistyped"}
+    assert (await programs.done("run", settings=wrong))[0] == 3
+    assert await conn.fetchval("SELECT count(*) FROM ledger.accounts") == 2
+
+    code, out, err = await programs.done("account", "forget", "empty")
+    assert (code, "is forgotten" in out) == (0, True), err
+    for table in ("accounts", "coverage", "venue_state", "gaps"):
+        assert await conn.fetchval(f"SELECT count(*) FROM ledger.{table} WHERE account = 'empty'") == 0
+
+    code, _, err = await programs.done("account", "forget", "kept")
+    assert code == 1
+    assert "SDX_DATA_DIR" in err, "it says how to start anew"
+    code, _, err = await programs.done("account", "forget", "nobody")
+    assert (code, "nobody" in err) == (2, True)
+    assert await conn.fetchval("SELECT count(*) FROM ledger.accounts") == 1
+
+
+async def test_a_sandbox_with_a_state_goes_on_after_a_restart_and_one_without_is_another_account(
+    programs: Bench, conn: Any, tmp_path: Path
+) -> None:
+    state = str(tmp_path / "market")
+    await programs.sandbox("--state", state, "--history", "30", "--rate", "50")
+    venue, first = programs.programs[-1], dict(programs.settings)
+    assert (await programs.done("reconcile"))[0] == 0
+    orders = await conn.fetchval("SELECT count(*) FROM ledger_v1.orders")
+    await venue.killed()
+
+    port = first["SDX_REST_URL"].rpartition(":")[2]
+    await programs.sandbox("--state", state, "--rate", "0", "--port", port)
+    again = programs.programs[-1]
+    assert {name: programs.settings[name] for name in ("SDX_API_KEY", "SDX_API_SECRET")} == {
+        name: first[name] for name in ("SDX_API_KEY", "SDX_API_SECRET")
+    }
+    assert (await programs.done("reconcile"))[0] == 0
+    books = await truth(first["SDX_REST_URL"])
+    assert await conn.fetchval("SELECT count(*) FROM ledger_v1.orders") == len(books["orders"]) >= orders >= 30
+    await again.killed()
+
+    await programs.sandbox("--seed", "2", "--rate", "0", "--port", port)
+    assert programs.settings["SDX_API_KEY"] != first["SDX_API_KEY"]
+    code, _, err = await programs.done("reconcile")
+    assert (code, "this key is new to account 'main'" in err) == (3, True), "play money of another market stays out"
 
 
 async def test_a_key_of_another_account_is_refused_unless_adopted(programs: Bench, conn: Any) -> None:

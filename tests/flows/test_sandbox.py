@@ -752,7 +752,10 @@ async def test_it_trades_by_itself_at_its_rate_until_paused_and_plays_its_script
     program = asyncio.create_task(serve(rate=500, faults_path=script, say=said.put_nowait, seed=4))
     lines = (await asyncio.wait_for(said.get(), 10)).splitlines()
     settings = dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
-    assert list(settings) == ["SDX_REST_URL", "SDX_STREAM_URL", "SDX_API_KEY", "SDX_API_SECRET"]
+    own = ["SDX_ACCOUNT", "SDX_DATA_DIR"]
+    assert list(settings) == ["SDX_REST_URL", "SDX_STREAM_URL", *own, "SDX_API_KEY", "SDX_API_SECRET"]
+    assert settings["SDX_ACCOUNT"].startswith("sandbox-"), "play money has an account of its own"
+    assert settings["SDX_ACCOUNT"] in settings["SDX_DATA_DIR"]
     async with httpx.AsyncClient(base_url=settings["SDX_REST_URL"], trust_env=False) as http:
         headers = {"X-SDX-APIKEY": settings["SDX_API_KEY"]}
         assert (await http.post("/api/v1/userDataStream", headers=headers)).status_code == 500

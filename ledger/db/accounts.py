@@ -1,0 +1,56 @@
+"""The accounts of this database: who they are, and how a name of which nothing is kept becomes free again.
+
+``conn`` is an asyncpg connection outside a transaction; ``forget`` needs that of the owner.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ledger.errors import LedgerError
+
+
+async def accounts(conn: Any) -> list[dict[str, Any]]:
+    """One row per account: its venue (None: none has accepted its key yet), how much is kept, and who mirrors it."""
+    rows = await conn.fetch(
+        """
+        SELECT a.account, a.rest_origin, a.created_at, a.head_seq AS journal_rows, l.host AS mirrored_by
+        FROM ledger.accounts a
+        LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > ledger.clock()
+        ORDER BY a.account
+        """
+    )
+    return [dict(row) for row in rows]
+
+
+async def forget(conn: Any, account: str) -> bool:
+    """Take an account out of the database of which the journal holds nothing. False: there is none of that name.
+
+    Raises LedgerError when something is kept of it, or somebody mirrors it now: what was recorded stays.
+    """
+    async with conn.transaction():
+        row = await conn.fetchrow(
+            "SELECT a.head_seq, EXISTS (SELECT FROM ledger.inbox i WHERE i.account = $1) AS is_kept, (SELECT l.host"
+            " FROM ledger.leases l WHERE l.account = $1 AND l.until_at > ledger.clock()) AS mirrored_by"
+            " FROM ledger.accounts a WHERE a.account = $1 FOR UPDATE OF a",
+            account,
+        )
+        if row is None:
+            return False
+        if row["head_seq"] or row["is_kept"]:
+            raise LedgerError(
+                f"account '{account}' is not forgotten: its journal holds {row['head_seq']} rows, and a journal is "
+                "never thrown away. To start anew choose another SDX_ACCOUNT name (this one stays readable), or an "
+                "empty database: another SDX_DATA_DIR or SDX_DATABASE_URL"
+            )
+        if row["mirrored_by"] is not None:
+            raise LedgerError(
+                f"account '{account}' is not forgotten: it is mirrored by {row['mirrored_by']} now; stop that first"
+            )
+        tables = await conn.fetch(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'account'"
+            " WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY c.relname"
+        )
+        for (name,) in tables:
+            await conn.execute(f'DELETE FROM ledger."{name}" WHERE account = $1', account)
+    return True
