@@ -203,7 +203,7 @@ class Sandbox:
         self._publish(self.market.hit(self.books.orders[key], qty, now_ms))
         return self.books.orders[key]
 
-    async def until(self, true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, true: Callable[[], bool], timeout_s: float = 120.0) -> None:
         """Wait for a condition; it is looked at again after every call, socket and fault. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             while not true():

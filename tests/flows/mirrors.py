@@ -17,6 +17,7 @@ from ledger.app import Database, Mirror
 from ledger.config import Settings
 from ledger.proof import Proof, prove
 from ledger.sandbox.server import Sandbox
+from tests.patience import Patience
 
 DATA_DIR = TemporaryDirectory(prefix="sdx-mirrors-", ignore_cleanup_errors=True)
 """Where mirrors keep the heads of their journals; gone at the end of the run."""
@@ -35,7 +36,7 @@ def settings_for(sandbox: Sandbox, **more: object) -> Settings:
         "stream_url": sandbox.stream_url,
         "rest_lag_s": 1,
         "weight_per_minute": 100_000,
-        "silence_s": 3,
+        "silence_s": 10,
         "reconcile_every_s": 2,
         "data_dir": Path(DATA_DIR.name),
         **more,
@@ -90,14 +91,13 @@ async def mirroring(
 async def eventually(conn: Any, sql: str, wanted: Callable[[Any], bool], within_s: float = WITHIN_S) -> Any:
     """Wait until the database says so; it is asked again whenever it announces a change, at least every 100 ms."""
     async with changes(conn) as changed:
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + within_s
+        patience = Patience(within_s)
         while True:
             changed.clear()
             value = await conn.fetchval(sql)
             if wanted(value):
                 return value
-            assert loop.time() < deadline_s, f"not within {within_s:.0f} s; last {value!r} for {sql}"
+            assert not patience.is_over, f"not within {within_s:.0f} s of an idle machine; last {value!r} for {sql}"
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), LOOK_AGAIN_S)
 
@@ -128,13 +128,12 @@ async def gaps_closed(conn: Any, count: int) -> None:
 
 async def proof_of(conn: Any, sandbox: Sandbox, account: str = "main") -> Proof:
     """Compare until it holds or the time is up; the last comparison is what counts."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + WITHIN_S
+    patience = Patience(WITHIN_S)
     async with changes(conn) as changed:
         while True:
             changed.clear()
             proof = await prove(conn, account, sandbox.truth())
-            if proof.holds or loop.time() >= deadline_s:
+            if proof.holds or patience.is_over:
                 return proof
             with suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), 1.0)

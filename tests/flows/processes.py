@@ -19,6 +19,7 @@ from typing import Any
 
 from ledger import config
 from ledger.wire import loopback
+from tests.patience import Patience, stretched
 
 ROOT = Path(config.__file__).parents[1]
 PATIENCE_S = 30.0
@@ -28,13 +29,12 @@ NONE: Mapping[str, str] = {}
 
 async def until(true: Callable[[], bool | Awaitable[bool]], what: str, within_s: float = PATIENCE_S) -> None:
     """Look again until it is so; another process signals nothing."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + within_s
+    patience = Patience(within_s)
     while True:
         found = true()
         if found if isinstance(found, bool) else await found:
             return
-        assert loop.time() < deadline_s, f"not within {within_s:.0f} s: {what}"
+        assert not patience.is_over, f"not within {within_s:.0f} s of an idle machine: {what}"
         await asyncio.sleep(POLL_S)
 
 
@@ -218,7 +218,7 @@ class Bench:
         for program in self.programs:
             with suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
-            program.process.wait(PATIENCE_S)
+            program.process.wait(stretched(PATIENCE_S))
 
 
 @contextmanager
@@ -235,7 +235,7 @@ FAST = {
     "SDX_REST_LAG_S": "1",
     "SDX_RECONCILE_EVERY_S": "5",
     "SDX_WEIGHT_PER_MINUTE": "100000",
-    "SDX_SILENCE_S": "5",
+    "SDX_SILENCE_S": "15",
     "SDX_LOG_FORMAT": "json",
 }
 """Settings that mirror a sandbox at a pace one can watch."""

@@ -32,6 +32,7 @@ from ledger.sandbox.server import Sandbox
 from ledger.wire import loopback
 from tests.flows.processes import FAST, Bench, bench, pause, truth, until
 from tests.flows.scripted_http import ScriptedHttp, reply
+from tests.patience import stretched
 
 KEY = {"SDX_API_KEY": "some-key", "SDX_API_SECRET": "some-secret"}
 NO_VENUE = {"SDX_REST_URL": "http://127.0.0.1:9", "SDX_STREAM_URL": "ws://127.0.0.1:9"}
@@ -589,7 +590,7 @@ async def test_a_reader_who_has_gone_ends_a_command_without_a_traceback(
     os.close(writing)
 
     try:
-        _, err = await asyncio.to_thread(process.communicate, timeout=15)
+        _, err = await asyncio.to_thread(process.communicate, timeout=stretched(15))
     finally:
         process.kill()
         process.wait()
@@ -657,7 +658,7 @@ async def test_a_word_logged_while_the_program_is_being_taken_down_does_not_hang
         sys.executable, "-c", LAST_WORD, env=plain.environment({}), stderr=asyncio.subprocess.PIPE
     )
     try:
-        _, err = await asyncio.wait_for(process.communicate(), 15)
+        _, err = await asyncio.wait_for(process.communicate(), stretched(15))
     finally:
         if process.returncode is None:
             process.kill()

@@ -20,6 +20,7 @@ from ledger.errors import DatabaseError
 from ledger.wire import embedded, pg_binaries
 from ledger.wire.embedded import READER, WRITER, Embedded
 from ledger.wire.pg_binaries import find_binaries, major_of, usable
+from tests.patience import stretched
 
 ROOT = Path(embedded.__file__).parents[2]
 AS_ROOT = os.geteuid() == 0
@@ -58,7 +59,7 @@ async def ask(url: str, sql: str) -> object:
 
 async def ask_until_up(url: str, sql: str) -> object:
     """The answer, once the server is back."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(stretched(PATIENCE_S)):
         while True:
             try:
                 return await ask(url, sql)
@@ -76,7 +77,7 @@ def runs(data_dir: Path, pid: int) -> bool:
 
 
 async def until_gone(data_dir: Path, pid: int) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(stretched(PATIENCE_S)):
         while runs(data_dir, pid):  # noqa: ASYNC110 - another process ends, nothing signals it
             await asyncio.sleep(0.02)
 

@@ -23,6 +23,7 @@ from ledger.sandbox.server import Sandbox
 from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, proof_of, settings_for, venue
 from tests.flows.proxy import Proxy, before_port
 from tests.flows.scripted_http import ScriptedHttp
+from tests.patience import stretched
 from tests.samples import TEN_FIELDS
 
 SILENCE_S = 3
@@ -225,7 +226,7 @@ async def test_a_silent_socket_is_dead_in_time_and_its_gap_begins_when_it_was_la
         await sandbox.step(30)
         live = "SELECT live FROM ledger_v1.coverage WHERE symbol = '*'"
         await eventually(conn, live, equals(False))
-        assert loop.time() - silent_s < SILENCE_S + 2
+        assert loop.time() - silent_s < stretched(SILENCE_S + 2)
         await gaps_closed(conn, 2)
 
         found = await gap(conn, 2)
@@ -310,7 +311,7 @@ async def test_rotation_opens_the_new_socket_before_it_closes_the_old(database_u
             from_rest, made = await conn.fetchval(FROM_REST), sandbox.frames_made
             sandbox.resume()
             opened = sandbox.sockets_opened
-            await sandbox.until(lambda: sandbox.sockets_opened >= opened + 3, timeout_s=20)
+            await sandbox.until(lambda: sandbox.sockets_opened >= opened + 3, timeout_s=stretched(20))
             sandbox.pause()
             proof = await holds(conn, sandbox, gaps=1)
             assert sandbox.frames_made - made > 500
@@ -404,7 +405,7 @@ async def test_a_silence_the_venue_wants_stops_every_call_and_outlives_a_restart
         calls = len(sandbox.calls)
         blocked_ms = await conn.fetchval(BLOCKED_MS)
         async with mirroring(settings, database_url):
-            await sandbox.until(lambda: len(sandbox.calls) > calls, timeout_s=20)
+            await sandbox.until(lambda: len(sandbox.calls) > calls, timeout_s=stretched(20))
             assert sandbox.now_ms() >= blocked_ms
             await gaps_closed(conn, 2)
             await holds(conn, sandbox, gaps=2)
@@ -425,7 +426,7 @@ async def test_spoilt_answers_are_never_read_as_empty(database_url: str, conn: A
         await sandbox.fault({"do": "drop"})
         await sandbox.step(30)
         # The last of them is met here; it is asked again a second later at the earliest.
-        await sandbox.until(lambda: answers(sandbox, "/myTrades", 200) > trades, timeout_s=30)
+        await sandbox.until(lambda: answers(sandbox, "/myTrades", 200) > trades, timeout_s=stretched(30))
         assert await conn.fetchval(OPEN_GAPS) == 1
         await gaps_closed(conn, 2)
         assert answers(sandbox, "/openOrders", 500) == answers(sandbox, "/account", 502) == 1

@@ -21,6 +21,7 @@ from ledger.sandbox.rest import Answer, Call
 from ledger.sandbox.server import Sandbox
 from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, proof_of, settings_for, venue
 from tests.flows.processes import FAST, bench, until
+from tests.patience import stretched
 
 DAY_MS = 86_400_000
 OPEN_GAPS = "SELECT count(*) FROM ledger_v1.gaps WHERE closed_at IS NULL"
@@ -105,7 +106,7 @@ async def test_reconcile_killed_twice_half_way_finishes_and_asks_no_finished_pag
                 begin = len(sandbox.asked)
                 steps = {(step.symbol, step.kind): step for step in await coverage.walked(conn, "main", 1)}
                 program = programs.start("reconcile")
-                await sandbox.until(lambda pages=pages: len(sandbox.asked) >= pages, 60.0)  # type: ignore[misc]
+                await sandbox.until(lambda pages=pages: len(sandbox.asked) >= pages, stretched(60.0))  # type: ignore[misc]
                 await program.killed()
                 goes_on(sandbox.asked[begin:], steps)
                 assert await conn.fetchval(OPEN_GAPS) >= 1
@@ -138,7 +139,7 @@ async def test_an_error_half_way_leaves_the_steps_and_the_same_process_goes_on(d
     async with listening("full", history=1_500) as sandbox:
         await slow_down(sandbox, "allOrders", 0.05)
         async with mirroring(settings_for(sandbox), database_url):
-            await sandbox.until(lambda: len(sandbox.asked) >= 6, 30.0)
+            await sandbox.until(lambda: len(sandbox.asked) >= 6, stretched(30.0))
             await slow_down(sandbox, "", 0)
             await sandbox.fault({"do": "redirect", "path": "allOrders"})
             await gaps_closed(conn, 1)
@@ -152,7 +153,7 @@ async def test_windows_of_a_day_are_gone_on_with_too(database_url: str, conn: An
         begin_ms = sandbox.now_ms() - 21 * DAY_MS
         settings = settings_for(sandbox, history_start=str(begin_ms), symbols="BTCUSDT")
         async with mirroring(settings, database_url):
-            await sandbox.until(lambda: len(sandbox.asked) >= 40, 30.0)
+            await sandbox.until(lambda: len(sandbox.asked) >= 40, stretched(30.0))
         steps = {(step.symbol, step.kind): step for step in await coverage.walked(conn, "main", 1)}
         assert any(step.end_ms is not None and not step.done for step in steps.values())
         begin = len(sandbox.asked)
@@ -222,7 +223,7 @@ async def test_frames_are_written_during_a_first_load_and_a_gap_opened_meanwhile
     async with listening("full", history=3_000) as sandbox:
         await slow_down(sandbox, "allOrders", 0.15)
         async with mirroring(settings_for(sandbox), database_url):
-            await sandbox.until(lambda: len(sandbox.asked) >= 5, 30.0)
+            await sandbox.until(lambda: len(sandbox.asked) >= 5, stretched(30.0))
             await sandbox.step(40)
             await eventually(conn, STREAM_FRAMES, lambda frames: frames >= sandbox.frames_sent > 0, within_s=2.0)
             assert await conn.fetchval(OPEN_GAPS) == 1, "the first load was over before it was looked at"

@@ -22,6 +22,7 @@ from ledger.wire import http
 from ledger.wire.clock import Clock, ManualClock
 from ledger.wire.http import VenueHttp
 from tests.flows.scripted_http import HANG, ScriptedHttp, reply, until_closed
+from tests.patience import stretched
 
 KEY, SECRET, LISTEN_KEY = "kEy-0123456789", "sEcReT-9876543210", "lIsTeN-abcdef"
 HTML = "<html><body>Access denied to /api/v1/account?timestamp=1&signature=abc</body></html>"
@@ -491,7 +492,7 @@ async def test_answers_to_anything_but_the_listen_key_are_counted_and_waited_for
         await refusal(venue)
         assert (venue.answers, waiting.done()) == (0, False)
         await venue.send(requests.account())
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, stretched(5))
         await venue.until_answered(0)
 
 

@@ -17,6 +17,7 @@ from ledger.wire.clock import ManualClock
 from ledger.wire.http import VenueHttp
 from tests.flows.mirrors import eventually, gaps_closed, holds, mirroring, settings_for, venue
 from tests.flows.scripted_http import ScriptedHttp, reply
+from tests.patience import stretched
 
 MODE = "SELECT mode FROM ledger.venue_state WHERE account = 'main'"
 MISSING = "SELECT count(*) FROM ledger_v1.missing_executions"
@@ -135,7 +136,7 @@ async def test_a_venue_that_answers_anything_is_asked_for_the_listen_key_at_once
             await clock.until_asleep()
             assert not waiting.done()
             await http.send(requests.account())
-            assert await asyncio.wait_for(waiting, 5) is True
+            assert await asyncio.wait_for(waiting, stretched(5)) is True
         finally:
             await http.close()
 
@@ -158,6 +159,6 @@ async def test_a_venue_that_refuses_the_listen_key_is_asked_every_fifteen_second
                 await asyncio.sleep(0)
             assert not waiting.done()
             clock.advance(7.6)
-            assert await asyncio.wait_for(waiting, 5) is False
+            assert await asyncio.wait_for(waiting, stretched(5)) is False
         finally:
             await http.close()

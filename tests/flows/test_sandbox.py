@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 
 from ledger.errors import ConfigError
 from ledger.sandbox.server import Sandbox, serve
+from tests.patience import stretched
 
 Start = Callable[..., Awaitable["Client"]]
 DAY_MS = 86_400_000
@@ -76,7 +77,7 @@ async def start() -> AsyncIterator[Start]:
 
 async def frames(socket: ClientConnection, n: int) -> list[Any]:
     """The next ``n`` frames, decoded."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(stretched(10)):
         return [json.loads(await socket.recv()) for _ in range(n)]
 
 
@@ -165,7 +166,7 @@ async def test_an_old_connection_is_closed_with_1001(start: Start) -> None:
     client = await start(ping_every_s=0.02, connection_max_age_s=0.05)
     socket = await client.socket()
     with pytest.raises(ConnectionClosed) as closed:
-        await asyncio.wait_for(socket.recv(), 10)
+        await asyncio.wait_for(socket.recv(), stretched(10))
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1001
 
@@ -186,7 +187,7 @@ async def test_the_listen_key_is_shared_extended_and_forgotten(start: Start) -> 
     socket = await client.socket()
     assert (await client.http.delete(url, params={"listenKey": key})).json() == {}
     with pytest.raises(ConnectionClosed) as closed:
-        await asyncio.wait_for(socket.recv(), 10)
+        await asyncio.wait_for(socket.recv(), stretched(10))
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1000
     assert problem(await client.http.put(url, params={"listenKey": key})) == (400, -1125)
@@ -543,7 +544,7 @@ async def test_drop_aborts_every_socket_without_a_close_frame_and_a_new_one_work
     socket = await client.socket()
     await client.sandbox.fault({"do": "drop"})
     with pytest.raises(ConnectionClosedError) as closed:
-        await asyncio.wait_for(socket.recv(), 10)
+        await asyncio.wait_for(socket.recv(), stretched(10))
     assert closed.value.rcvd is None
     await client.sandbox.until(lambda: client.sandbox.sockets == 0)
     again = await client.socket()
@@ -561,7 +562,7 @@ async def test_silence_stops_even_pongs_while_lost_frames_leave_them(start: Star
     deaf = await client.socket(ping_interval=None)
     await client.sandbox.fault({"do": "silence", "frames_only": True})
     await client.sandbox.step(3)
-    await asyncio.wait_for(await deaf.ping(), 10)
+    await asyncio.wait_for(await deaf.ping(), stretched(10))
     assert client.sandbox.frames_sent == 0
     assert client.sandbox.frames_made > 0
     silent.transport.abort()
@@ -611,7 +612,7 @@ async def test_garbage_arrives_as_sent_and_the_oversize_frame_costs_the_connecti
     client = await start()
     socket = await client.socket(max_size=1 << 20)
     await client.sandbox.fault({"do": "garbage"})
-    raw = [await asyncio.wait_for(socket.recv(decode=False), 10) for _ in range(7)]
+    raw = [await asyncio.wait_for(socket.recv(decode=False), stretched(10)) for _ in range(7)]
     assert any(b"\xff\xfe" in frame for frame in raw)
     assert any(b"NaN" in frame for frame in raw)
     await client.sandbox.step()
@@ -750,7 +751,7 @@ async def test_it_trades_by_itself_at_its_rate_until_paused_and_plays_its_script
     script.write_text('[{"at_s": 0, "do": "rest_status", "status": 500}]')
     said: asyncio.Queue[str] = asyncio.Queue()
     program = asyncio.create_task(serve(rate=500, faults_path=script, say=said.put_nowait, seed=4))
-    lines = (await asyncio.wait_for(said.get(), 10)).splitlines()
+    lines = (await asyncio.wait_for(said.get(), stretched(10))).splitlines()
     settings = dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
     own = ["SDX_ACCOUNT", "SDX_DATA_DIR"]
     assert list(settings) == ["SDX_REST_URL", "SDX_STREAM_URL", *own, "SDX_API_KEY", "SDX_API_SECRET"]
@@ -775,7 +776,7 @@ async def test_it_trades_by_itself_at_its_rate_until_paused_and_plays_its_script
 async def test_the_program_begins_with_a_history_of_so_many_orders_and_days() -> None:
     said: asyncio.Queue[str] = asyncio.Queue()
     program = asyncio.create_task(serve(rate=0, history=300, history_days=10, say=said.put_nowait))
-    rest_url = (await asyncio.wait_for(said.get(), 10)).splitlines()[1].split("=", 1)[1]
+    rest_url = (await asyncio.wait_for(said.get(), stretched(10))).splitlines()[1].split("=", 1)[1]
     async with httpx.AsyncClient(base_url=rest_url, trust_env=False) as http:
         truth = (await http.get("/sandbox/truth")).json()
     assert (len(truth["orders"]), truth["frames_made"]) == (300, 0)
@@ -792,7 +793,7 @@ async def test_a_fault_that_cannot_be_played_is_told_and_the_script_goes_on(
     script.write_text('[{"do": "move", "asset": "ABC", "amount": "-1"}, {"do": "rest_status", "status": 500}]')
     said: asyncio.Queue[str] = asyncio.Queue()
     program = asyncio.create_task(serve(rate=0, faults_path=script, say=said.put_nowait))
-    rest_url = (await asyncio.wait_for(said.get(), 10)).splitlines()[1].split("=", 1)[1]
+    rest_url = (await asyncio.wait_for(said.get(), stretched(10))).splitlines()[1].split("=", 1)[1]
     async with httpx.AsyncClient(base_url=rest_url, trust_env=False) as http:
         assert (await http.get("/api/v1/account")).status_code == 500
     assert "cannot give 1.00000000 ABC" in caplog.text

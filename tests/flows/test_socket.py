@@ -31,6 +31,7 @@ from ledger.wire.socket import (
     ping_every_s,
 )
 from tests.flows.scripted_http import HANG, ScriptedHttp, reply
+from tests.patience import stretched
 
 LISTEN_KEY = "lIsTeN-0123456789"
 SILENCE_S = 75.0
@@ -331,7 +332,7 @@ async def test_a_peer_that_says_goodbye_and_stays_is_hung_up_on() -> None:
 
     async with _raw_server(lingering) as url:
         connection = await connected(url, FrameBuffer())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(stretched(10)):
             assert await connection.wait_closed() == "closed by venue 1001"
 
 
@@ -359,7 +360,7 @@ async def test_fragments_without_end_are_oversize_too() -> None:
             await writer.drain()
 
     buffer = FrameBuffer()
-    async with _raw_server(endless) as url, asyncio.timeout(20):
+    async with _raw_server(endless) as url, asyncio.timeout(stretched(20)):
         assert await (await connected(url, buffer)).wait_closed() == "oversize"
 
     assert [one.problem for one in drained(buffer)] == ["oversize"]
@@ -429,7 +430,7 @@ async def test_answers_to_our_pings_keep_a_quiet_account_alive() -> None:
         for _ in range(20):
             await clock.until_asleep()
             clock.advance(20)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(stretched(10)):
                 await heard()
         assert connection.heard_s == 400
         await connection.close("stopped")
@@ -512,7 +513,7 @@ async def test_a_peer_that_pings_and_reads_nothing_is_hung_up_on() -> None:
 
     async with _raw_server(flooding) as url:
         connection = await connected(url, FrameBuffer())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(stretched(60)):
             assert await connection.wait_closed() == "lost"
 
 

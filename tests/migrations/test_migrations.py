@@ -30,6 +30,7 @@ from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Balance, Exact, Fill, Order
 from ledger.wire import postgres, schema
 from tests.conftest import in_database
+from tests.patience import stretched
 
 UNASKED = {
     "require-lock-timeout": "the program's own connection sets one",
@@ -125,7 +126,7 @@ def alembic(*words: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=stretched(60),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -266,6 +267,6 @@ def test_the_script_that_alembic_prints_passes_squawk(tmp_path: Path) -> None:
     script = tmp_path / "upgrade.sql"
     script.write_text(alembic("upgrade", "head", "--sql"), "utf-8")
     done = subprocess.run(
-        [squawk, "--exclude", ",".join(UNASKED), str(script)], capture_output=True, text=True, timeout=60
+        [squawk, "--exclude", ",".join(UNASKED), str(script)], capture_output=True, text=True, timeout=stretched(60)
     )
     assert done.returncode == 0, done.stdout

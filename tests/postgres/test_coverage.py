@@ -12,6 +12,7 @@ from ledger.db.coverage import Gap
 from ledger.errors import ConfigError
 from ledger.facts.types import Doubt, Resolution
 from tests.histories import ACCOUNT, T_MS, Session, column, fill, known, order, rest, rows, trade
+from tests.patience import stretched
 
 THROUGH = "SELECT complete_through_ms - $1, live FROM ledger_v1.coverage WHERE symbol = '*'"
 
@@ -182,7 +183,7 @@ async def test_gaps_and_frames_wake_those_who_listen(conn: Any) -> None:
     try:
         await outage(conn, 0)
         await Session().tell(conn, order("NEW"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(stretched(10)):
             assert [await heard.get(), await heard.get()] == [("ledger_gaps", "main:1"), ("ledger_changed", "main:1")]
     finally:
         for channel in ("ledger_gaps", "ledger_changed"):

@@ -27,6 +27,7 @@ from ledger.export.writer import Exported, export
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Settlement
 from ledger.wire import postgres
+from tests.patience import stretched
 
 DAY_MS = 1_717_372_800_000  # 2024-06-03T00:00:00Z
 NEXT_DAY_MS = DAY_MS + 86_400_000
@@ -290,7 +291,7 @@ async def test_an_export_that_fails_half_way_leaves_the_old_file_and_nothing_els
 
 async def test_a_cancelled_export_leaves_nothing(conn: Any, database_url: str, tmp_path: Path) -> None:
     await tell(conn, fill(1))
-    async with postgres.reading(database_url) as other, conn.transaction(), asyncio.timeout(20):
+    async with postgres.reading(database_url) as other, conn.transaction(), asyncio.timeout(stretched(20)):
         await conn.execute("LOCK TABLE ledger.fills IN ACCESS EXCLUSIVE MODE")
         running = asyncio.create_task(to_file(other, tmp_path / "fills.csv"))
         while not os.listdir(tmp_path):  # noqa: ASYNC110 - the file that has no name yet is the signal
@@ -369,7 +370,7 @@ async def test_libreoffice_shows_the_same_cells_and_runs_none(conn: Any, tmp_pat
     target = ("--convert-to", "csv:Text - txt - csv (StarCalc):44,34,76", "--outdir", str(tmp_path / "seen"))
     profile = f"-env:UserInstallation=file://{tmp_path}/profile"
     process = await asyncio.create_subprocess_exec(soffice, profile, "--headless", *target, str(tmp_path / "fills.csv"))
-    assert await asyncio.wait_for(process.wait(), 100) == 0
+    assert await asyncio.wait_for(process.wait(), stretched(100)) == 0
     (row,) = rows_of((tmp_path / "seen" / "fills.csv").read_text("utf-8"))
     assert row["symbol"].lstrip("'") == "=1+1"
     assert Decimal(row["fee"]) == Decimal("-0.25")

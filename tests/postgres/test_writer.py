@@ -15,6 +15,7 @@ import pytest
 from ledger.db import coverage, refusals
 from ledger.wire.postgres import UNSENT_BYTES, Writer, is_refusal, refusal
 from tests.flows.mirrors import eventually
+from tests.patience import stretched
 
 ROUNDS = 20
 
@@ -163,7 +164,7 @@ async def test_work_that_is_refused_waits_says_so_in_status_and_goes_on_by_itsel
         assert "sdx-ledger db upgrade" in told
         assert await conn.fetchval("SELECT paused_since <= clock_timestamp() FROM ledger.venue_state")
         await conn.execute("CREATE FUNCTION ledger.soon() RETURNS integer LANGUAGE sql AS 'SELECT 7'")
-        assert await asyncio.wait_for(task, 30) == 7
+        assert await asyncio.wait_for(task, stretched(30)) == 7
         assert await conn.fetchval(PAUSED) is None
 
 
@@ -176,7 +177,7 @@ async def test_a_status_that_is_refused_too_is_said_once_it_can_be_and_cleared(d
         await conn.execute("ALTER TABLE ledger.venue_gone RENAME TO venue_state")
         await eventually(conn, PAUSED, lambda found: found is not None)
         await conn.execute("CREATE FUNCTION ledger.soon() RETURNS integer LANGUAGE sql AS 'SELECT 7'")
-        assert await asyncio.wait_for(task, 30) == 7
+        assert await asyncio.wait_for(task, stretched(30)) == 7
         assert (writer.waits, await conn.fetchval(PAUSED)) == (False, None)
 
 
@@ -185,7 +186,7 @@ async def test_content_and_frames_that_overlap_are_raised_at_once(database_url: 
     for sql, wanted in (("SELECT 1 / 0", "22012"), (overlap, refusals.FRAMES_OVERLAP)):
         async with working(Writer(database_url, application="tests writer"), sql) as task:
             with pytest.raises(asyncpg.PostgresError) as caught:
-                await asyncio.wait_for(asyncio.shield(task), 30)
+                await asyncio.wait_for(asyncio.shield(task), stretched(30))
             assert caught.value.sqlstate == wanted
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 from ledger.stream.consumer import FRAMES_PER_CALL_MAX, Consumer, Rules, _Socket
 from ledger.wire.clock import ManualClock
 from ledger.wire.socket import Connection, Received
+from tests.patience import stretched
 
 LAG_S = 10
 
@@ -68,7 +69,7 @@ async def test_the_next_full_call_is_laid_out_while_the_one_before_is_on_its_way
             await asyncio.sleep(0)
 
     await arrive(1, 3)
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(stretched(5)), asyncio.TaskGroup() as tasks:
         tasks.create_task(it._write())
         assert await writer.calls.get() == (1, 3)
         await arrive(4, full + 2)

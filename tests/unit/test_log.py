@@ -17,6 +17,7 @@ import pytest
 import structlog
 
 from ledger import log
+from tests.patience import stretched
 
 SECRET = "k3y/with+odd chars=ü&äöß-0815"
 ROOT = Path(log.__file__).parents[1]
@@ -186,7 +187,7 @@ def test_the_venue_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str])
 def test_a_line_that_cannot_be_formatted_costs_only_itself() -> None:
     program = "import logging; from ledger import log; log.setup(); logging.warning('%d', 'not a number'); print(1)"
 
-    assert run(program, stderr=subprocess.PIPE).communicate(timeout=30) == (
+    assert run(program, stderr=subprocess.PIPE).communicate(timeout=stretched(30)) == (
         "1\n",
         "a log line of root could not be written: TypeError\n",
     )
@@ -194,7 +195,7 @@ def test_a_line_that_cannot_be_formatted_costs_only_itself() -> None:
 
 def test_an_uncaught_error_is_a_log_line_without_the_secret() -> None:
     program = f"from ledger import log; log.setup('info', 'json', [{SECRET!r}]); raise RuntimeError({SECRET!r})"
-    _, text = run(program, stderr=subprocess.PIPE).communicate(timeout=30)
+    _, text = run(program, stderr=subprocess.PIPE).communicate(timeout=stretched(30))
 
     assert json.loads(text)["event"] == "the program failed"
     assert "RuntimeError: ***" in json.loads(text)["exception"]
