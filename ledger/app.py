@@ -62,6 +62,8 @@ STOP_WITHIN_S = 8.0
 FIRST_CONTACT_S = 5.0
 LEAVE_S = 1.0
 """How long a stop waits for the database to take the lead back."""
+CLOCK_EVERY_S = 5.0
+"""How often an answer that contradicts our clock is followed up, the first two minutes; a tenth as often after that."""
 ACCOUNT_PAUSE_S = 30.0
 """How long an account that failed rests before it is started again."""
 
@@ -244,6 +246,7 @@ class Mirror:
         coverage.belongs(known, self.name, origin(self._settings))
         # What a process that was killed said last; whoever is paused now says it again in a moment.
         await self._admin.run(lambda conn: coverage.set_paused(conn, self.name, None))
+        self._clock.vouch("the database", await self._admin.run(reads.clock_ms))
         await self._obey_block()
         self._http.on_blocked = self._remember_block
         self._http.on_accepted = self._claim
@@ -318,6 +321,7 @@ class Mirror:
                 self.reconciler.run(),
                 self._keep_lead(who, fence),
                 self._keep_heads(),
+                self._keep_clock(),
             )
         ]
         lost: Fenced | None = None
@@ -350,11 +354,23 @@ class Mirror:
             await self._clock.sleep(leader.RENEW_S)
         raise Fenced(f"account {self.name} is led under a later number than {fence}")
 
+    async def _keep_clock(self) -> None:
+        """Follow up answers that contradict our clock until it is clear which of the two is wrong."""
+        while True:
+            patient = self._clock.doubted_for_s > 24 * CLOCK_EVERY_S
+            await self._clock.sleep(CLOCK_EVERY_S * (10 if patient else 1))
+            if self._clock.is_doubted:
+                try:
+                    await self._http.measure_offset()
+                except VenueError as error:
+                    log.info("the venue's clock could not be measured now", account=self.name, error=str(error))
+
     async def _keep_heads(self) -> None:
         """Keep the end of the journal outside the database too, for as long as this process leads."""
         while True:
             await self._clock.sleep(heads.EVERY_S)
             await self._keep_head()
+            self._clock.vouch("the database", await self._head_writer.run(reads.clock_ms))
 
     async def _keep_head(self) -> None:
         now_ms = self._clock.now_ms()
@@ -385,7 +401,14 @@ class Mirror:
         if not symbols:
             await self._reconcile_writer.run(
                 lambda conn: coverage.open_gap(
-                    conn, self.name, cause="asked for", until_ms=now_ms, not_after_ms=since_ms, live=False
+                    conn,
+                    self.name,
+                    cause="asked for",
+                    until_ms=now_ms,
+                    not_after_ms=since_ms,
+                    live=False,
+                    now_ms=now_ms,
+                    trail_ms=self._clock.trail_ms(self._settings.rest_lag_s),
                 )
             )
             gaps = await self._reconcile_writer.run(lambda conn: coverage.open_gaps(conn, self.name))

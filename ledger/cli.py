@@ -38,6 +38,7 @@ from ledger.export.writer import export
 from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
+from ledger.venue.reading import LAST_MS
 from ledger.wire import embedded, pg_binaries, postgres
 from ledger.wire.clock import Clock
 
@@ -771,7 +772,9 @@ def spoken_name(text: str, option: str) -> str:
 
 
 def moment(ms: int) -> str:
-    """ms since 1970 as UTC text."""
+    """ms since 1970 as UTC text; a number where no calendar here goes that far."""
+    if ms >= LAST_MS:
+        return f"{ms} ms since 1970, which is no time: a clock was wrong"
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
 
 

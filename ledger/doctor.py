@@ -73,7 +73,7 @@ async def _venue(settings: Settings, account: AccountSettings) -> list[Finding]:
     clock = Clock()
     async with app.venue_http(settings, account, clock) as http:
         checks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
-            (f"{name}: clock", lambda: _clock(name, http, clock)),
+            (f"{name}: clock", lambda: _clock(name, http)),
             (f"{name}: key", lambda: _key(name, http)),
             (f"{name}: listen key", lambda: _listen_key(name, http)),
             (f"{name}: recovery", lambda: _recovery(name, http, clock, account)),
@@ -90,9 +90,8 @@ async def _tried(what: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
         return Finding(what, "failed", str(error), "check SDX_REST_URL and this machine's network; try again later", 4)
 
 
-async def _clock(name: str, http: VenueHttp, clock: Clock) -> Finding:
-    await http.measure_offset()
-    offset_ms = clock.offset_ms
+async def _clock(name: str, http: VenueHttp) -> Finding:
+    offset_ms = await http.measure_offset()
     if abs(offset_ms) > OFFSET_MAX_MS:
         found = f"the venue's clock is {offset_ms:+d} ms from this machine's"
         return Finding(f"{name}: clock", "warning", found, "the mirror corrects for it; run NTP for everything else")

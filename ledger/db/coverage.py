@@ -81,13 +81,25 @@ async def open_gap(
     not_after_ms: int | None = None,
     live: bool = True,
     fence: int | None = None,
+    now_ms: int | None = None,
+    trail_ms: int = 0,
 ) -> Gap:
     """Open the gap of one outage, from what is covered to ``until_ms``.
 
     ``not_after_ms``: what came later is in doubt although it was counted as covered. ``live``: the stream is up.
+    ``now_ms``: the venue's clock, which what is covered is compared with, together with the database's own; it trails
+    by ``trail_ms``. None: it is taken as it stands.
     """
     row = await conn.fetchrow(
-        "SELECT * FROM ledger.open_gap($1, $2, $3, $4, $5, $6)", account, cause, until_ms, not_after_ms, live, fence
+        "SELECT * FROM ledger.open_gap($1, $2, $3, $4, $5, $6, $7, $8)",
+        account,
+        cause,
+        until_ms,
+        not_after_ms,
+        live,
+        fence,
+        now_ms,
+        trail_ms,
     )
     return Gap(row["gap_id"], cause, row["from_ms"], until_ms)
 
@@ -197,8 +209,14 @@ async def set_page_limit(conn: Any, account: str, kind: str, rows: int) -> None:
     )
 
 
-async def set_stream_key(conn: Any, account: str, digest: bytes, confirmed_ms: int) -> None:
-    """The stream hangs on the listen key with this SHA-256, which the venue confirmed then (venue clock)."""
+async def set_stream_key(conn: Any, account: str, digest: bytes, confirmed_ms: int, *, age_ms: int) -> None:
+    """The stream hangs on the listen key with this SHA-256, which the venue confirmed then (venue clock), ``age_ms``
+    ago."""
     await conn.execute(
-        "UPDATE ledger.venue_state SET key_digest = $2, key_ms = $3 WHERE account = $1", account, digest, confirmed_ms
+        "UPDATE ledger.venue_state SET key_digest = $2, key_ms = $3,"
+        " key_at = ledger.clock() - $4 * interval '1 millisecond' WHERE account = $1",
+        account,
+        digest,
+        confirmed_ms,
+        age_ms,
     )

@@ -57,10 +57,12 @@ LANGUAGE sql STABLE AS $$
     WHERE s.account = p_account AND s.symbol = '*'
 $$;
 
--- The stream is up and everything before p_through_ms of the venue's clock has been written. Never moves back.
+-- The stream is up and everything before p_through_ms of the venue's clock has been written. Never moves back. What the
+-- database's own clock says when it moves on stands beside it, so that open_gap can tell a mark that ran ahead.
 CREATE OR REPLACE FUNCTION ledger.beat(p_account text, p_through_ms bigint) RETURNS void
 LANGUAGE sql AS $$
     UPDATE ledger.coverage SET live = true, beat_at = ledger.clock(),
+        through_at = CASE WHEN live_through_ms >= p_through_ms THEN coalesce(through_at, beat_at) ELSE ledger.clock() END,
         live_through_ms = greatest(live_through_ms, p_through_ms)
     WHERE account = p_account AND symbol = '*'
 $$;
@@ -107,24 +109,42 @@ $$;
 DROP FUNCTION IF EXISTS ledger.open_gap;
 -- Open the gap of one outage: from the last covered instant to p_until_ms, when the stream was live again. What came
 -- after p_not_after_ms is in doubt even where it was thought covered (a silent socket, a key that died unnoticed).
+--
+-- p_now_ms: the venue's clock now, as the caller believes it. Since the mark moved on last, as much time has passed as
+-- the database's own clock says, whatever that clock shows: a mark later than p_now_ms less that time, and less p_trail_ms
+-- by which marks trail, was made by a wrong clock. Then the gap begins where the database's clock vouches, and the mark
+-- goes back. Nor is it moved on by more than that time: a wrong clock of the caller may say more.
 CREATE FUNCTION ledger.open_gap(
     p_account text, p_cause text, p_until_ms bigint, p_not_after_ms bigint, p_live boolean, p_fence bigint,
-    OUT gap_id bigint, OUT from_ms bigint
+    p_now_ms bigint, p_trail_ms bigint, OUT gap_id bigint, OUT from_ms bigint
 )
 LANGUAGE plpgsql AS $$
 DECLARE
     v_at timestamptz := ledger.clock();
+    v_mark bigint;
+    v_passed_ms bigint;
+    v_vouched_ms bigint;
+    v_next_ms bigint;
+    v_until_ms bigint := least(p_until_ms, p_now_ms);
 BEGIN
     PERFORM ledger.lock_account(p_account, p_fence);
-    SELECT CASE WHEN c.live_through_ms IS NOT NULL THEN least(c.live_through_ms, p_until_ms, p_not_after_ms) END
-    INTO from_ms FROM ledger.coverage c WHERE c.account = p_account AND c.symbol = '*';
+    SELECT c.live_through_ms, (extract(epoch FROM v_at - coalesce(c.through_at, c.beat_at)) * 1000)::bigint
+    INTO v_mark, v_passed_ms FROM ledger.coverage c WHERE c.account = p_account AND c.symbol = '*';
+    v_vouched_ms := p_now_ms - v_passed_ms - p_trail_ms;
+    IF v_mark > v_vouched_ms + 2000 THEN   -- two clocks of machines, and a call that took its time
+        v_mark := v_vouched_ms;
+    END IF;
+    v_next_ms := greatest(v_mark, least(v_until_ms, v_mark + p_now_ms - v_vouched_ms + 2000));
+    from_ms := CASE WHEN v_mark IS NOT NULL THEN least(v_mark, v_until_ms, p_not_after_ms) END;
     UPDATE ledger.accounts a SET head_gap = a.head_gap + 1 WHERE a.account = p_account
     RETURNING a.head_gap INTO STRICT gap_id;
     INSERT INTO ledger.gaps (account, gap_id, cause, from_ms, until_ms, opened_at, opened_seq)
-    SELECT p_account, open_gap.gap_id, p_cause, open_gap.from_ms, p_until_ms, v_at, a.head_seq
+    SELECT p_account, open_gap.gap_id, p_cause, open_gap.from_ms, v_until_ms, v_at, a.head_seq
     FROM ledger.accounts a WHERE a.account = p_account;
     UPDATE ledger.coverage c SET live = p_live OR c.live, beat_at = CASE WHEN p_live THEN v_at ELSE c.beat_at END,
-        live_through_ms = greatest(c.live_through_ms, p_until_ms)
+        live_through_ms = v_next_ms,
+        through_at = CASE WHEN v_next_ms = c.live_through_ms THEN c.through_at
+            ELSE v_at - coalesce(p_now_ms - p_trail_ms - v_next_ms, 0) * interval '1 millisecond' END
     WHERE c.account = p_account AND c.symbol = '*';
     PERFORM pg_notify('ledger_gaps', p_account || ':' || gap_id);
 END

@@ -158,12 +158,34 @@ async def to_do(conn: Any, account: str, *, now_ms: int, longest_ms: int) -> tup
     return row["gaps"], row["checks"]
 
 
-async def stream_key(conn: Any, account: str) -> tuple[bytes, int] | None:
-    """SHA-256 of the listen key last used and when the venue last confirmed it (venue clock, ms); None: none yet."""
+@dataclass(frozen=True, slots=True)
+class PastKey:
+    """The listen key last used, by SHA-256, and when the venue last confirmed it: ``confirmed_ms`` by the venue's clock
+    as it was believed then, ``age_ms`` ago by the database's own clock (None: not known)."""
+
+    digest: bytes
+    confirmed_ms: int
+    age_ms: int | None
+
+    def not_after_ms(self, now_ms: int) -> int:
+        """The older of the two, where the venue's clock says ``now_ms``."""
+        return self.confirmed_ms if self.age_ms is None else min(self.confirmed_ms, now_ms - self.age_ms)
+
+
+async def stream_key(conn: Any, account: str) -> PastKey | None:
+    """The listen key last used; None: none yet."""
     row = await conn.fetchrow(
-        "SELECT key_digest, key_ms FROM ledger.venue_state WHERE account = $1 AND key_digest IS NOT NULL", account
+        "SELECT key_digest, key_ms, (extract(epoch FROM ledger.clock() - key_at) * 1000)::bigint AS age_ms"
+        " FROM ledger.venue_state WHERE account = $1 AND key_digest IS NOT NULL",
+        account,
     )
-    return None if row is None else (row["key_digest"], row["key_ms"])
+    return None if row is None else PastKey(row["key_digest"], row["key_ms"], row["age_ms"])
+
+
+async def clock_ms(conn: Any) -> int:
+    """The database's own clock, ms UTC."""
+    found: int = await conn.fetchval("SELECT (extract(epoch FROM ledger.clock()) * 1000)::bigint")
+    return found
 
 
 async def balances(conn: Any, account: str) -> dict[str, tuple[Decimal, Decimal]]:

@@ -564,6 +564,12 @@ coverage = _table(
     _ms("live_through_ms", "end of the time the stream covered so far, venue clock", null=True),
     _flag("live", "whether the stream was up at the last beat"),
     _at("beat_at", "last sign of life of the service, database clock", null=True),
+    _at(
+        "through_at",
+        "what the database clock said when live_through_ms moved last: as much time has passed since as this clock "
+        "says, whatever the venue is said to show; null: not known",
+        null=True,
+    ),
     comment="How far the live stream reached; holes in it are rows of gaps.",
 )
 
@@ -672,6 +678,7 @@ venue_state = _table(
         "key_digest", BYTEA, nullable=True, comment="SHA-256 of the listen key last used; the key itself is not kept"
     ),
     _ms("key_ms", "when the venue last confirmed that listen key, venue clock", null=True),
+    _at("key_at", "key_ms by the database clock; null: not known", null=True),
     Column("weight_used", Integer, nullable=True, comment="REST weight spent in the last minute"),
     _text("last_error", "newest error of the service, without secrets", null=True),
     _at("last_error_at", "when it happened", null=True),

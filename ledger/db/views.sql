@@ -147,7 +147,7 @@ CREATE OR REPLACE VIEW ledger_v1.coverage WITH (security_invoker = true) AS
 SELECT c.account, c.symbol, greatest(c.complete_from_ms, CASE WHEN c.symbol = '*' THEN (
            -- Of every market is known what is known of the one that is known least far back.
            SELECT max(m.complete_from_ms) FROM ledger.coverage m WHERE m.account = c.account) END) AS complete_from_ms,
-       to_timestamp(t.through_ms / 1000.0) AS complete_through, t.through_ms AS complete_through_ms,
+       to_timestamp(least(t.through_ms, 253402300799000) / 1000.0) AS complete_through, t.through_ms AS complete_through_ms,
        s.live AND s.beat_at > ledger.clock() - interval '3 seconds' AS live
 FROM ledger.coverage c
 JOIN ledger.coverage s ON s.account = c.account AND s.symbol = '*'

@@ -305,7 +305,8 @@ class Reconciler:
     async def heal(self, gaps: list[Gap], *, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
         """Walk what all these gaps, oldest first, span, and close them."""
         # REST may trail the stream: what happened just before the stream was back must have reached it.
-        fresh_ms = max(gap.until_ms for gap in gaps) + self._lag_ms
+        # None of these gaps ends later than now, whatever a clock said when it was opened.
+        fresh_ms = min(max(gap.until_ms for gap in gaps), self._clock.venue_now_ms()) + self._lag_ms
         await self._wait_until(fresh_ms)
         quiet_seq = await self._head_seq()
         steps = await self._writer.run(lambda conn: coverage.walked(conn, self._account, gaps[0].gap_id))
@@ -349,6 +350,7 @@ class Reconciler:
             if since_ms is not None and (gap.from_ms is None or gap.from_ms - plan.OVERLAP_MS < since_ms):
                 break  # never past a gap that is not walked here
             covers, fresh_ms = gap.gap_id, max(fresh_ms, gap.until_ms + self._lag_ms)
+        fresh_ms = min(fresh_ms, self._clock.venue_now_ms() + self._lag_ms)
         await self._wait_until(fresh_ms)
         scope = Scope(since_ms, symbols, strict=True)
         outcome = await self.walk(scope, gap=None, healing=Healing(covers=covers), on_progress=on_progress)

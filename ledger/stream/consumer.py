@@ -24,6 +24,7 @@ import structlog
 from ledger.db import apply, coverage, quarantine, reads
 from ledger.db.apply import Batch, Entry
 from ledger.db.coverage import Gap
+from ledger.db.reads import PastKey
 from ledger.db.rows import lay
 from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
@@ -47,6 +48,7 @@ ATTEMPT_EVERY_S = 1.0
 """Connection attempts are at least this far apart."""
 ROTATE = "rotate"
 DEAF = "deaf"
+CORRECTED = "clock corrected"
 DRAIN_S = 3.0
 """How long a stop waits for a database that is away or refuses to work, to write what had arrived."""
 SLOW_CALL_S = 2.0
@@ -181,13 +183,17 @@ class Consumer:
         self._refusals = 0
         """How often in a row the API key was refused a listen key."""
         self._stopping = False
-        self._past_key: tuple[bytes, int] | None = None
-        """The listen key the last process used, by digest, and when it was last confirmed (venue clock, ms)."""
-        self._kept_key: tuple[bytes, int] | None = None
+        self._past_key: PastKey | None = None
+        """The listen key the last process used, and when that was read (monotonic)."""
+        self._past_key_read_s = 0.0
+        self._kept_key: tuple[bytes, float | None] | None = None
+        self._steps_back = clock.steps_back
+        """Corrections of the venue's clock that were acted upon."""
 
     async def run(self) -> None:
         """Mirror the stream until cancelled; then write what arrived and leave the stream marked as down."""
         self._past_key = await self._writer.run(lambda conn: reads.stream_key(conn, self._account))
+        self._past_key_read_s = self._clock.monotonic_s()
         writing = asyncio.create_task(self._write(), name=f"write {self._account}")
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -326,10 +332,11 @@ class Consumer:
             doubt_ms = _earlier(self._outage.not_after_ms, confirmed_ms)
             self._outage = Outage(self._outage.cause, doubt_ms)
         if self._outage is not None and self._past_key is not None:
-            (digest, confirmed_ms), self._past_key = self._past_key, None
-            if digest != _digest(key):
+            past, self._past_key = self._past_key, None
+            if past.digest != _digest(key):
                 # The last process may have been killed before it noticed that its key was dead.
-                self._outage = Outage(self._outage.cause, _earlier(self._outage.not_after_ms, confirmed_ms))
+                doubt_ms = past.not_after_ms(self._clock.venue_ms_at(self._past_key_read_s))
+                self._outage = Outage(self._outage.cause, _earlier(self._outage.not_after_ms, doubt_ms))
         return key
 
     async def _until_over(self, socket: _Socket, rotate_in_s: float) -> tuple[str, int | None]:
@@ -369,7 +376,7 @@ class Consumer:
         if any(doubt_ms is None or opened_ms <= doubt_ms for opened_ms in others_ms):
             return
         # Before it was last heard REST may have trailed, and so may what counts as covered.
-        not_after_ms = None if doubt_ms is None else doubt_ms - self._clock.trail_ms(self._rules.rest_lag_s)
+        not_after_ms = None if doubt_ms is None else doubt_ms - self._trail_ms
         log.warning("stream lost", account=self._account, cause=cause)
         if others_ms:
             self._is_over(Outage(cause, not_after_ms), min(others_ms))
@@ -403,6 +410,7 @@ class Consumer:
     async def _write(self) -> None:
         """Write what arrived, in order, until stopped and drained."""
         while True:
+            self._notice_correction()
             await self._write_due()
             await self._keep_key()
             batch = self._ahead or self._next_batch()
@@ -443,10 +451,15 @@ class Consumer:
         keys = {socket.key for socket in self._live.values()}
         if key is None or confirmed_ms is None or self._due or keys != {key}:
             return
-        kept = (_digest(key), confirmed_ms)
-        if kept != self._kept_key:
-            await self._writer.run(lambda conn: coverage.set_stream_key(conn, self._account, *kept))
-            self._kept_key = kept
+        digest = _digest(key)
+        if (digest, self._lease.confirmed_s) != self._kept_key:
+            kept_key = digest, self._lease.confirmed_s
+            await self._writer.run(partial(self._set_key, digest=digest, confirmed_ms=confirmed_ms))
+            self._kept_key = kept_key
+
+    async def _set_key(self, conn: Any, digest: bytes, confirmed_ms: int) -> None:
+        age_ms = self._clock.venue_now_ms() - confirmed_ms
+        await coverage.set_stream_key(conn, self._account, digest, confirmed_ms, age_ms=age_ms)
 
     async def _open_gap(self, conn: Any, up: _Up) -> Gap:
         return await coverage.open_gap(
@@ -456,7 +469,25 @@ class Consumer:
             until_ms=up.until_ms,
             not_after_ms=up.outage.not_after_ms,
             fence=self._fence,
+            now_ms=self._clock.venue_now_ms(),
+            trail_ms=self._trail_ms,
         )
+
+    @property
+    def _trail_ms(self) -> int:
+        return self._clock.trail_ms(self._rules.rest_lag_s)
+
+    def _notice_correction(self) -> None:
+        """The venue's clock turned out to have been ahead: what was covered by it since it was believed is in doubt."""
+        if self._clock.steps_back == self._steps_back:
+            return
+        self._steps_back = self._clock.steps_back
+        doubt_ms = self._clock.venue_ms_at(self._clock.doubted_since_s) - self._trail_ms
+        log.warning("the venue's clock was taken to be ahead of what it is", account=self._account, since_ms=doubt_ms)
+        if self._outage is not None:
+            self._outage = Outage(self._outage.cause, _earlier(self._outage.not_after_ms, doubt_ms))
+        elif self._live or self._due:
+            self._is_over(Outage(CORRECTED, doubt_ms), self._clock.venue_now_ms())
 
     def _next_batch(self) -> Batch | None:
         """Everything that waits, up to a full call, laid out; None when nothing does."""
@@ -484,7 +515,9 @@ class Consumer:
             await self._send(batch)
         finally:
             self._sending = False
-        newest_ms = [frame.venue_ms for frame in batch.frames]
+        # A frame may say any time; none of them is believed to come from later than now.
+        now_ms = self._clock.venue_now_ms()
+        newest_ms = [min(frame.venue_ms, now_ms) for frame in batch.frames if frame.venue_ms]
         self._told_ms = max((ms for ms in (self._told_ms, *newest_ms) if ms), default=None)
         self._forget_sessions()
         # What was written is let go while the database is busy with what comes next, not before it is.
@@ -509,11 +542,11 @@ class Consumer:
         if not self._live or self._due or now_s - self._beat_s < BEAT_S:
             return None
         self._beat_s = now_s
-        if len(self._buffer):
-            return 0  # alive, but behind: coverage stays where it is
+        if len(self._buffer) or self._clock.may_be_ahead:
+            return 0  # alive, but behind or not sure of the time: coverage stays where it is
         heard_s = max(socket.connection.heard_s for socket in self._live.values())
         late_s = liveness.late_s(now_s - heard_s, self._rules.silence_s)
-        return self._clock.venue_now_ms() - int(late_s * 1000) - self._clock.trail_ms(self._rules.rest_lag_s)
+        return self._clock.venue_now_ms() - int(late_s * 1000) - self._trail_ms
 
     def _obey(self, session_id: UUID, entries: list[Entry]) -> None:
         """The venue says that this stream or its key is over: act on it without waiting for silence."""

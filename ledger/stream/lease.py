@@ -35,11 +35,10 @@ KEY_RETRY_S = 60.0
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """One key and when the venue last confirmed it: ``confirmed_s`` monotonic, ``confirmed_ms`` the venue's clock."""
+    """One key and when the venue last confirmed it (monotonic)."""
 
     key: str = field(repr=False)
     confirmed_s: float
-    confirmed_ms: int
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     reason: str | None = None
 
@@ -65,8 +64,14 @@ class ListenKeyLease:
 
     @property
     def confirmed_ms(self) -> int | None:
-        """When the venue last confirmed the key, dead or alive (venue clock); None before the first one."""
-        return None if self._held is None else self._held.confirmed_ms
+        """When the venue last confirmed the key, dead or alive (venue clock, as it is believed now); None before the
+        first one."""
+        return None if self._held is None else self._clock.venue_ms_at(self._held.confirmed_s)
+
+    @property
+    def confirmed_s(self) -> float | None:
+        """The same by the monotonic clock."""
+        return None if self._held is None else self._held.confirmed_s
 
     def expired(self, now_s: float) -> bool:
         """Whether the stream is dead for want of a key: none held, lost, or past the deadline (monotonic)."""
@@ -142,18 +147,18 @@ class ListenKeyLease:
         await self._http.send(requests.delete_listen_key(held.key))
 
     async def _acquire(self) -> str:
-        asked_s, asked_ms = self._clock.monotonic_s(), self._clock.venue_now_ms()
+        asked_s = self._clock.monotonic_s()
         key = key_in((await self._http.send(requests.create_listen_key())).body)
         hide(key)
         self._answers += 1
         held = self._held
         if held is not None and held.reason is None and held.key == key:
-            self._confirm(held, asked_s, asked_ms)
+            self._confirm(held, asked_s)
             return key
         if held is not None and held.key != key:
             log.warning("venue gave another listen key than the one held")
             self._lose(held, "replaced")
-        self._held = _Held(key, asked_s, asked_ms)
+        self._held = _Held(key, asked_s)
         self._acquired.set()
         return key
 
@@ -162,7 +167,7 @@ class ListenKeyLease:
         pause_s = held.confirmed_s + self._keepalive_s - self._clock.monotonic_s()
         while held.reason is None:
             await self._clock.sleep(pause_s)
-            asked_s, asked_ms = self._clock.monotonic_s(), self._clock.venue_now_ms()
+            asked_s = self._clock.monotonic_s()
             try:
                 await self._http.send(requests.extend_listen_key(held.key))
             except VenueRefused as refused:
@@ -173,7 +178,7 @@ class ListenKeyLease:
             except VenueError as error:
                 pause_s = self._alarm(held, error)
             else:
-                self._confirm(held, asked_s, asked_ms)
+                self._confirm(held, asked_s)
                 pause_s = self._keepalive_s
 
     def _alarm(self, held: _Held, error: VenueError) -> float:
@@ -199,10 +204,9 @@ class ListenKeyLease:
                 lost.cancel()
                 passed.cancel()
 
-    def _confirm(self, held: _Held, asked_s: float, asked_ms: int) -> None:
+    def _confirm(self, held: _Held, asked_s: float) -> None:
         """The venue knows the key. Counted from when we asked, since nobody can tell when it did so."""
         held.confirmed_s = max(held.confirmed_s, asked_s)
-        held.confirmed_ms = max(held.confirmed_ms, asked_ms)
 
     def _lose(self, held: _Held, reason: str) -> None:
         if held.reason is not None:

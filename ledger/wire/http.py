@@ -31,6 +31,7 @@ from ledger.venue.signing import query_string
 from ledger.wire import tls
 from ledger.wire.budget import Budget, backoff_s, told_wait_s, used_weight
 from ledger.wire.clock import Clock
+from ledger.wire.offset import Reading, Source
 
 log = structlog.get_logger(__name__)
 
@@ -46,11 +47,13 @@ CALL_TIMEOUT_S = 30.0
 KEY_SPARE = 20
 """Weight per minute that only listen-key calls may use; a tenth of a smaller budget."""
 
-DATE_TRUST_MS = 2000
-"""A Date header has whole seconds and is stamped on the way: only a difference beyond this shows a wrong clock."""
-
 DATE_ERROR_MS = 500
 """By as much the middle of a Date header's second may be wrong."""
+
+MEASURE_WITHIN_S = 5.0
+"""How long an answer that contradicts our clock waits for that to be measured."""
+MEASURE_EVERY_S = 5.0
+"""How often at most an answer that contradicts our clock makes it be measured."""
 
 CLOCK_OFF = -1021
 _TOO_MANY = -1003
@@ -116,6 +119,7 @@ class VenueHttp:
         self._turn = asyncio.Lock()
         self._measuring = asyncio.Lock()
         self._date_ahead_ms = 0
+        self._measure_due_s = 0.0
         self._key_refused: dict[Security, KeyRefused] = {}
         """What the venue said of the key, to signed calls and to those for the listen key: one may work without the
         other, and the stream must not end with a question."""
@@ -144,11 +148,13 @@ class VenueHttp:
         """
         try:
             try:
-                return await self._ask(request)
+                answer = await self._ask(request)
+                await self._measure_if_doubted()
+                return answer
             except VenueRefused as refused:
                 if refused.code != CLOCK_OFF:
                     raise
-            await self.measure_offset()
+            await self.measure_offset(refused=True)
             return await self._ask(request)
         except VenueError as error:
             self.last_error = str(error)
@@ -173,19 +179,39 @@ class VenueHttp:
             await self._clock.sleep(wait_s)
             attempt += 1
 
-    async def measure_offset(self) -> int:
-        """Measure the venue's clock against ours, set it in the clock and return the offset in ms.
+    async def measure_offset(self, *, refused: bool = False) -> int:
+        """Measure the venue's clock against ours, tell the clock and return the offset in ms, be it believed or not.
 
         By its time endpoint, else by the Date header of any answer (whole seconds: up to half a second wrong);
-        the venue's moment is taken to be the middle of the round trip. Raises VenueBusy when neither is there.
+        the venue's moment is taken to be the middle of the round trip. ``refused``: the venue refused our time, which
+        speaks for what it tells now. Raises VenueBusy when neither is there.
         """
         async with self._measuring:
             # The first call may have had to connect, which makes its middle a bad guess; the shorter of two counts.
-            measured = [await self._measure_once() for _ in range(2)]
-            round_trip_ms, offset_ms, error_ms = min(measured)
-            self._clock.set_offset(offset_ms, error_ms)
-        log.info("venue clock measured", offset_ms=offset_ms, error_ms=error_ms, round_trip_ms=round_trip_ms)
-        return offset_ms
+            readings = [await self._measure_once() for _ in range(2)]
+            self._measure_due_s = self._clock.monotonic_s() + MEASURE_EVERY_S
+            for reading in sorted(readings, key=lambda one: -one.error_ms):
+                self._clock.hear(reading, refused=refused)
+        if self._clock.is_doubted:
+            log.error(
+                "the venue's clock is far from what it was and from ours; it is not believed until that lasts",
+                told_offset_ms=reading.offset_ms,
+                believed_offset_ms=self._clock.offset_ms,
+            )
+        else:
+            log.info("venue clock measured", offset_ms=self._clock.offset_ms, error_ms=self._clock.error_ms)
+        return reading.offset_ms
+
+    async def _measure_if_doubted(self) -> None:
+        """An answer whose Date contradicts our clock decides nothing: its time is asked for, at once and briefly."""
+        if not self._clock.is_doubted or self._clock.monotonic_s() < self._measure_due_s:
+            return
+        self._measure_due_s = self._clock.monotonic_s() + MEASURE_EVERY_S
+        try:
+            async with asyncio.timeout(MEASURE_WITHIN_S):
+                await self.measure_offset()
+        except (VenueError, TimeoutError) as error:
+            log.info("the venue's clock could not be measured now", error=str(error) or "no answer")
 
     def block_until(self, until_ms: int) -> None:
         """Ask nothing before ``until_ms`` (this machine's clock): a silence that outlived a restart."""
@@ -216,19 +242,20 @@ class VenueHttp:
         """Weight that may be spent in any minute."""
         return self._budget.limit
 
-    async def _measure_once(self) -> tuple[int, int, int]:
-        """(round trip, offset, how far that may be off), all in ms."""
+    async def _measure_once(self) -> Reading:
         answer = await self._exchange(server_time())
         venue_ms = _told_time_ms(answer)
         if venue_ms is None:
             raise VenueBusy("the venue told no time, neither in its answer nor as Date; trying again later")
         date_ms = _date_ms(answer)
         self._date_ahead_ms = 0 if date_ms is None else date_ms - venue_ms
-        # The answer's times already hold the offset known so far.
+        return self._reading(answer, venue_ms, "date" if venue_ms == date_ms else "time")
+
+    def _reading(self, answer: Answer, venue_ms: int, source: Source) -> Reading:
+        """What an answer tells of the venue's clock; the answer's times already hold the offset believed so far."""
         offset_ms = self._clock.offset_ms + venue_ms - (answer.asked_ms + answer.answered_ms) // 2
-        round_trip_ms = answer.answered_ms - answer.asked_ms
-        by_date = venue_ms == date_ms
-        return round_trip_ms, offset_ms, (round_trip_ms + 1) // 2 + (DATE_ERROR_MS if by_date else 0)
+        error_ms = (answer.answered_ms - answer.asked_ms + 1) // 2 + (DATE_ERROR_MS if source == "date" else 0)
+        return Reading(offset_ms, error_ms, self._clock.monotonic_s(), source)
 
     async def _ask(self, request: Request) -> Answer:
         """One exchange, judged."""
@@ -254,8 +281,9 @@ class VenueHttp:
         """One call on the wire. Raises VenueBusy when no whole answer came, or one that asks for silence."""
         if request.security != "public" and not self._api_key:
             raise ConfigError("SDX_API_KEY: not set; set it, or SDX_API_KEY_FILE, to a read-only key of the venue")
-        if request.security == "key":
-            # The stream hangs on the listen key: its calls never queue behind a walk through history.
+        if request.security == "key" or request.kind == server_time().kind:
+            # The stream hangs on the listen key: its calls never queue behind a walk through history, nor does the
+            # question for the time that may come with them.
             await self._wait_for_budget(request, spare=0)
         else:
             async with self._turn:
@@ -269,20 +297,19 @@ class VenueHttp:
         return answer
 
     def _dated(self, answer: Answer) -> Answer:
-        """The answer with its times right, also when its Date shows that our clock was not.
+        """The answer, after its Date was taken note of; its times are right also where that moved our clock.
 
-        So the very first answer, that which brings the listen key, keeps a wrong clock from dating any coverage.
+        So the very first answer, that which brings the listen key, keeps a clock that is ahead from dating coverage.
         """
         date_ms = _date_ms(answer)
         if date_ms is None or "age" in answer.headers:
             return answer
-        round_trip_ms = answer.answered_ms - answer.asked_ms
-        error_ms = date_ms - self._date_ahead_ms - (answer.asked_ms + answer.answered_ms) // 2
-        if abs(error_ms) <= DATE_TRUST_MS + round_trip_ms // 2:
-            return answer
-        self._clock.set_offset(self._clock.offset_ms + error_ms, DATE_ERROR_MS + (round_trip_ms + 1) // 2)
-        log.warning("clock is off, going by the venue's Date", off_by_ms=-error_ms)
-        return replace(answer, asked_ms=answer.asked_ms + error_ms, answered_ms=answer.answered_ms + error_ms)
+        before_ms, was_doubted = self._clock.offset_ms, self._clock.is_doubted
+        self._clock.hear(self._reading(answer, date_ms - self._date_ahead_ms, "date"), passing=True)
+        moved_ms = self._clock.offset_ms - before_ms
+        if self._clock.is_doubted and not was_doubted:
+            log.warning("the venue's Date contradicts our clock", date_ms=date_ms, ours_ms=self._clock.venue_now_ms())
+        return replace(answer, asked_ms=answer.asked_ms + moved_ms, answered_ms=answer.answered_ms + moved_ms)
 
     async def _wait_for_budget(self, request: Request, *, spare: int) -> None:
         """Wait for room in the budget, at most a window or so; a silence is not waited for but told."""
@@ -299,7 +326,7 @@ class VenueHttp:
 
     async def _call(self, request: Request) -> Answer:
         started_s = self._clock.monotonic_s()
-        query = query_string(request, secret=self._api_secret, timestamp_ms=self._clock.venue_now_ms())
+        query = query_string(request, secret=self._api_secret, timestamp_ms=self._clock.signing_now_ms())
         url = f"{self._base_url}{request.path}{'?' if query else ''}{query}"
         headers = {} if request.security == "public" else {KEY_HEADER: self._api_key}
         self.requests += 1

@@ -209,12 +209,11 @@ class FrameBuffer:
 class Connection:
     """One socket that is up, one session. Made by ``open_connection``.
 
-    ``opened_ms`` is the venue's clock when the handshake was over, ``opened_s`` and ``heard_s`` are monotonic.
+    ``opened_s`` and ``heard_s`` are monotonic.
     """
 
     def __init__(self, socket: _Socket, buffer: FrameBuffer, clock: Clock, silence_s: float) -> None:
         self.session_id = uuid4()
-        self.opened_ms = clock.venue_now_ms()
         self.opened_s = clock.monotonic_s()
         self.heard_s = self.opened_s
         """When the last whole message, ping or pong came. What never becomes one is no sign of life."""
@@ -226,6 +225,11 @@ class Connection:
         self._cause: str | None = None
         socket.listen(self._heard, self._keep)
         self._life = asyncio.create_task(self._live(), name=f"socket {self.session_id}")
+
+    @property
+    def opened_ms(self) -> int:
+        """When the handshake was over, by the venue's clock as it is believed now."""
+        return self._clock.venue_ms_at(self.opened_s)
 
     async def wait_closed(self) -> str:
         """Wait for the end and say why: 'lost', 'silent', 'buffer_full', 'oversize', 'closed by venue 1001', or

@@ -20,4 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    pass
+    op.execute("ALTER TABLE ledger.coverage DROP COLUMN through_at")
+    op.execute("ALTER TABLE ledger.venue_state DROP COLUMN key_at")

@@ -12,7 +12,8 @@ import random
 import re
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from email.utils import formatdate
 
 import pytest
 
@@ -575,14 +576,60 @@ async def test_of_two_round_trips_the_shorter_tells_the_time() -> None:
 async def test_a_clock_knows_how_far_off_it_may_be() -> None:
     clock = Clock()
     assert clock.error_ms == 2000, "nobody measured"
-    told = reply(200, '{"serverTime":1717430400000}')
+    told = reply(200, json.dumps({"serverTime": clock.now_ms() + 5000}))
     async with ScriptedHttp([told, told]) as server, client(server, clock) as venue:
         await venue.measure_offset()
         assert clock.error_ms < 500
-    dated = reply(404, HTML, {"Date": "Mon, 03 Jun 2024 16:00:00 GMT"})
+    dated = reply(404, HTML, {"Date": formatdate(clock.now_ms() / 1000 + 5, usegmt=True)})
     async with ScriptedHttp([dated, dated]) as server, client(server, clock) as venue:
         await venue.measure_offset()
         assert 500 <= clock.error_ms < 1000, "whole seconds"
+
+
+def dated_at(clock: ManualClock, off_s: float, body: str = "{}") -> bytes:
+    """An answer whose Date is off by so much."""
+    return reply(200, body, {"Date": formatdate(clock.now_ms() / 1000 + off_s, usegmt=True)})
+
+
+async def test_one_wrong_date_is_asked_about_at_once_and_moves_nothing() -> None:
+    clock = ManualClock()
+    time_told = lambda: reply(200, json.dumps({"serverTime": clock.now_ms()}))  # noqa: E731 - told when it is asked
+    async with ScriptedHttp([dated_at(clock, 7200), time_told, time_told]) as server, client(server, clock) as venue:
+        answer = await venue.send(requests.account())
+
+    assert [asked.path for asked in server.asked] == ["/api/v1/account", "/api/v1/time", "/api/v1/time"]
+    assert (clock.offset_ms, clock.is_doubted) == (0, False)
+    assert answer.asked_ms == clock.now_ms()
+
+
+@pytest.mark.parametrize("off_s", [7200, 251_000_000_000])
+async def test_dates_that_are_wrong_for_seconds_and_all_agree_move_nothing(off_s: int) -> None:
+    clock = ManualClock()
+    wrong = lambda: reply(404, HTML, {"Date": f"Fri, 31 Dec 9999 23:59:{clock.monotonic_s() % 60:02.0f} GMT"})  # noqa: E731
+    if off_s == 7200:
+        wrong = lambda: dated_at(clock, off_s)  # noqa: E731 - told when it is asked
+    async with ScriptedHttp([dated_at(clock, 0), *[wrong] * 20]) as server, client(server, clock) as venue:
+        await venue.send(requests.account())
+        for _ in range(5):
+            clock.advance(1)
+            with suppress(VenueError):
+                await venue.send(requests.account())
+        assert (clock.offset_ms, clock.is_doubted) == (0, True)
+        server.script.clear()
+        server.script.append(dated_at(clock, 0))
+        await venue.send(requests.account())
+        assert (clock.offset_ms, clock.is_doubted, clock.steps_back) == (0, False, 0)
+
+
+async def test_a_machine_whose_clock_is_hours_behind_signs_right_and_is_believed_once_the_venue_refused_it() -> None:
+    clock = ManualClock()
+    refused = reply(400, error_body(-1021))
+    script = [refused, dated_at(clock, 7200), dated_at(clock, 7200), reply(200, '{"balances":[]}')]
+    async with ScriptedHttp(script) as server, client(server, clock) as venue:
+        await venue.send(requests.account())
+
+    assert abs(int(server.asked[-1].params["timestamp"]) - clock.now_ms() - 7_200_000) <= 1000
+    assert abs(clock.offset_ms - 7_200_000) <= 1000
 
 
 async def test_a_measured_clock_is_corrected_not_doubled() -> None:
