@@ -228,3 +228,38 @@ async def test_where_not_even_the_market_is_known_every_market_ends_there(conn: 
     await conn.execute("INSERT INTO ledger.coverage (account, symbol) VALUES ($1, 'BTCUSDT')", ACCOUNT)
     await rest().tell(conn, Doubt("quarantined", "frame 3", None, "odd", uncovered_from_ms=0))
     assert await column(conn, "SELECT complete_through_ms FROM ledger_v1.coverage") == [None, None]
+
+
+async def time_passes(conn: Any, seconds: float) -> None:
+    """The database's own clock goes on by so much since the mark moved last."""
+    await conn.execute("UPDATE ledger.coverage SET through_at = through_at - make_interval(secs => $1)", seconds)
+
+
+MARK = "SELECT live_through_ms - $1 FROM ledger.coverage WHERE symbol = '*'"
+
+
+@pytest.mark.parametrize("ahead_ms", [7_200_000, 250_000_000_000_000])
+async def test_a_mark_that_ran_ahead_starts_the_gap_where_the_databases_clock_vouches(conn: Any, ahead_ms: int) -> None:
+    await running_since_the_beginning(conn)
+    await beat(conn, ahead_ms)
+    await time_passes(conn, 3600)
+    gap = await outage(conn, 3_602_000, now_ms=T_MS + 3_602_000, trail_ms=1000)
+    assert gap.from_ms is not None
+    assert 0 <= gap.from_ms - T_MS <= 1000
+    assert await column(conn, MARK, T_MS) == [gap.until_ms - T_MS], "and the mark goes back"
+
+
+async def test_a_mark_that_agrees_with_the_databases_clock_stays_as_it_is(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    await time_passes(conn, 3600)
+    gap = await outage(conn, 3_602_000, now_ms=T_MS + 3_602_000, trail_ms=1000)
+    assert gap.from_ms == T_MS + 1000
+
+
+async def test_a_clock_that_is_ahead_moves_no_mark_further_than_time_has_passed(conn: Any) -> None:
+    """As when somebody asks for a pass on a machine whose clock is wrong."""
+    await running_since_the_beginning(conn)
+    await time_passes(conn, 10)
+    await outage(conn, 7_200_000, now_ms=T_MS + 7_200_000, trail_ms=1000, live=False)
+    (mark_ms,) = await column(conn, MARK, T_MS)
+    assert 11_000 <= mark_ms <= 15_000

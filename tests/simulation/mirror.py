@@ -37,10 +37,10 @@ class SimClock(Clock):
     """The clock of one process: its wall may be off and may jump, its monotonic time is the world's."""
 
     def __init__(self, loop: SimLoop, process: Process, wall_off_ms: int) -> None:
-        super().__init__()
         self._loop = loop
         self._process = process
         self.wall_off_ms = wall_off_ms
+        super().__init__()
 
     def now_ms(self) -> int:
         return START_MS + self.wall_off_ms + int(self._loop.time() * 1000)

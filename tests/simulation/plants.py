@@ -34,6 +34,7 @@ from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
 from ledger.wire.budget import Budget
 from ledger.wire.http import Answer, VenueHttp
+from ledger.wire.offset import Offset, Reading
 from ledger.wire.socket import Connection
 from tests.simulation.database import Server
 
@@ -142,6 +143,16 @@ def _covered_before_written() -> AbstractContextManager[Any]:
             return through(self)
 
     return mock.patch.object(Consumer, "_through_ms", early)
+
+
+def _one_date_is_believed() -> AbstractContextManager[Any]:
+    """Any single answer moves the venue's clock."""
+
+    def hear(self: Offset, reading: Reading, **_: Any) -> None:
+        if not reading.agrees(self.ms):
+            self.set(reading.offset_ms, reading.error_ms, reading.at_s)
+
+    return mock.patch.object(Offset, "hear", hear)
 
 
 async def _never(*_: Any) -> None:
@@ -378,5 +389,7 @@ PLANTS = {
         # never claim what is not known
         Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
         Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
+        # clocks
+        Plant("one Date is believed", python=_one_date_is_believed),
     )
 }

@@ -50,6 +50,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "pause": (4, True),
     "second": (4, True),
     "jump": (3, False),
+    "wrong_date": (5, False),
     "lose_frames": (0, True),
     "deafen": (0, True),
     "page_cap": (8, False),

@@ -34,6 +34,7 @@ from ledger.wire.socket import CLOSE_WAIT_S, Connection, FrameBuffer
 from tests.simulation.loop import Process, SimLoop
 
 START_MS = 1_717_372_800_000  # 2024-06-03T00:00:00Z
+YEAR_9999_MS = 253_402_300_799_000
 API_KEY, API_SECRET = "simulated-key", "simulated-secret"
 REST_URL, STREAM_URL = "http://127.0.0.1:1", "ws://127.0.0.1:1"
 ADDRESS = "127.0.0.1"
@@ -240,6 +241,8 @@ class Venue:
         self.disorder_until_s = 0.0
         self.late_until_s = 0.0
         self.late_s = 0.0
+        self.date_wrong_until_s = 0.0
+        self.date_off_ms = 0
         self.pushed: set[bytes] = set()
         """Every frame that ever left."""
         self.was_held = {(asset, held.free, held.locked) for asset, held in market.books.balances.items()}
@@ -261,6 +264,11 @@ class Venue:
 
     def now_ms(self) -> int:
         return START_MS + int(self.loop.time() * 1000)
+
+    def date_ms(self) -> int:
+        """What the Date header says."""
+        wrong = self.loop.time() < self.date_wrong_until_s
+        return min(self.now_ms() + (self.date_off_ms if wrong else 0), YEAR_9999_MS)
 
     def latency_s(self) -> float:
         return self._rng.uniform(0.001, 0.03)
@@ -424,6 +432,7 @@ class Venue:
         """No more trouble from now on."""
         self.spoilt, self.doubling, self.losing = [], 0, 0
         self.refused_until_s = self.rest_down_until_s = self.disorder_until_s = self.late_until_s = 0.0
+        self.date_wrong_until_s = 0.0
         self.denied_until_s = 0.0
         self.rest.not_found = 0
         self.fall_behind(0)
@@ -531,6 +540,6 @@ class _Transport(httpx.AsyncBaseTransport):
         wait = dict(answer.headers).get("Retry-After")
         if wait is not None and answer.status in (418, 429):
             venue.silent_until_s[process.name] = venue.loop.time() + float(wait) - 0.001
-        date = formatdate(venue.now_ms() / 1000, usegmt=True)
+        date = formatdate(venue.date_ms() / 1000, usegmt=True)
         told_headers = [("Date", date), ("Content-Type", "application/json"), *answer.headers]
         return httpx.Response(answer.status, headers=told_headers, stream=_Body(answer))

@@ -38,7 +38,7 @@ from tests.simulation.database import Database, Server
 from tests.simulation.loop import SimLoop, Stuck
 from tests.simulation.mirror import Mirror, asked_for_walk, rendered, wired
 from tests.simulation.scenario import Harm, Scenario
-from tests.simulation.venue import START_MS, Spoilt, Venue, Wire
+from tests.simulation.venue import START_MS, YEAR_9999_MS, Spoilt, Venue, Wire
 
 HEALED_WITHIN_S = 600.0
 """How long after the last harm everything must hold again."""
@@ -49,6 +49,7 @@ WATCH_EVERY_S = 4.0
 RESTART_S = 0.7
 LOG_LINES_MAX = 400_000
 COIN = "AIR"
+HOUR_MS = 3_600_000
 MEMORY = Path("/dev/shm")
 """Where small files cost nothing, on systems that have it."""
 
@@ -478,6 +479,11 @@ class World:
         if harm is not None:
             self.venue.rest.rows_max = max(2, self.scenario.page_rows // Random(harm.chance).choice((2, 10, 20)))
             self.venue.rest.refuses_limits = harm.kind == "limit_refused"
+
+    def _wrong_date(self, harm: Harm, chance: Random) -> None:
+        """For some seconds every answer's Date is hours off, or of the year 9999."""
+        self.venue.date_off_ms = chance.choice((2 * HOUR_MS, -2 * HOUR_MS, YEAR_9999_MS))
+        self.venue.date_wrong_until_s = self.loop.time() + harm.seconds
 
     # --- what may be doubled
 
