@@ -6,6 +6,7 @@ LedgerError
 │   ├── UnreadableFrame      a payload could not be understood: keep it, count it, go on
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
 │   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
+│   ├── UnreadableAnswer     an answer stays unreadable as a whole: kept, asked again later, everything else goes on
 │   └── KeyRefused           -2014, -2015, 401 to what every key may ask: a person must look; exit 3
 ├── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
 └── Fenced                   another process leads this account now: stop writing, stand by
@@ -53,6 +54,10 @@ class VenueRefused(VenueError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class UnreadableAnswer(VenueRefused):
+    """The answer to one question stays unreadable as a whole, however often it is asked. It says nothing of others."""
 
 
 class KeyRefused(VenueRefused):

@@ -36,7 +36,8 @@ $$;
 DROP FUNCTION IF EXISTS ledger.doubt;
 -- Open a discrepancy, once per content. The caller holds the account's lock. p_seq: the row that tells it; p_evidence:
 -- the one that shows it, where that is another. p_residual, p_at_ms: what is unexplained of a balance at an instant.
--- p_uncovered_from_ms: coverage ends there while it is open.
+-- p_uncovered_from_ms: coverage ends there while it is open. Such a one opens again when it is told again after it was
+-- settled by itself; a person's decision stands.
 CREATE FUNCTION ledger.doubt(
     p_account text, p_kind text, p_subject text, p_expected text, p_actual text, p_seq bigint, p_at timestamptz,
     p_resolution text DEFAULT NULL, p_residual numeric DEFAULT NULL, p_at_ms bigint DEFAULT NULL,
@@ -48,6 +49,17 @@ DECLARE
     v_digest bytea := sha256(convert_to(jsonb_build_array(p_kind, p_subject, p_expected, p_actual)::text, 'UTF8'));
     v_id bigint;
 BEGIN
+    IF p_uncovered_from_ms IS NOT NULL THEN
+        UPDATE ledger.discrepancies d SET resolved_at = NULL, resolution = NULL, seq = p_seq,
+            uncovered_from_ms = CASE WHEN d.resolved_at IS NULL THEN least(d.uncovered_from_ms, p_uncovered_from_ms)
+                                     ELSE p_uncovered_from_ms END
+        WHERE d.account = p_account AND d.digest = v_digest
+          AND CASE WHEN d.resolved_at IS NULL THEN p_uncovered_from_ms < coalesce(d.uncovered_from_ms, p_uncovered_from_ms + 1)
+                   ELSE d.resolution NOT LIKE '%, says %: %' END;
+        IF FOUND THEN
+            RETURN 1;
+        END IF;
+    END IF;
     IF EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = p_account AND d.digest = v_digest) THEN
         RETURN 0;
     END IF;
@@ -782,8 +794,9 @@ BEGIN
         END IF;
         IF p_source = 'rest' THEN
             UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
-                resolution = 'the venue knows the order again'
-            WHERE d.account = p_account AND d.kind = 'order_unknown' AND d.resolved_at IS NULL
+                resolution = CASE d.kind WHEN 'order_unknown' THEN 'the venue knows the order again'
+                                         ELSE 'the venue told of the order' END
+            WHERE d.account = p_account AND d.kind IN ('order_unknown', 'order_refused') AND d.resolved_at IS NULL
               AND (d.symbol, d.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;

@@ -109,6 +109,10 @@ class OrderChecker:
                 await self._tell(f"order_unknown {doubt.subject}", doubt)
             await self._add(key, table.UNKNOWN_TO_VENUE, due=True, ends_coverage=ends_coverage)
 
+    async def ask_again(self, request: Request) -> None:
+        """The venue refused this question about an order, for another reason than that there is none."""
+        await self._add(_key(request), table.REFUSED, due=True)
+
     async def _states(self, unknown: Unknown) -> dict[OrderKey, OrderCheck]:
         keys = [_key(request) for request, _ in unknown]
         return await self._writer.run(lambda conn: table.states(conn, self._account, keys)) if keys else {}
@@ -121,7 +125,7 @@ class OrderChecker:
                 # Before the order itself, whose answer ends the hole in coverage.
                 await self._ask(requests.my_trades(symbol, order_id=order_id))
             await self._ask(requests.query_order(symbol, order_id, settle=table.PROVISIONAL_FILL in reasons))
-            if trades and table.UNKNOWN_TO_VENUE in reasons:
+            if trades and not {table.UNKNOWN_TO_VENUE, table.REFUSED}.isdisjoint(reasons):
                 # What it executed meanwhile no backfill has asked for.
                 await self._ask(requests.my_trades(symbol, order_id=order_id))
         except VenueRefused as refused:

@@ -97,10 +97,15 @@ class Course:
     """The venue could not be made to tell everything."""
     pages: int = 0
     rows: int = 0
+    begin_ms: int = field(init=False)
+    """Where it began."""
     _newest_only: bool = False
     _by_id: _ById | None = None
     _first_ms: int | None = None
     _said: set[Doubt] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.begin_ms = self.start_ms
 
     @property
     def question(self) -> Request:
@@ -261,7 +266,9 @@ class Course:
 
     def _hole(self, why: str) -> Doubt:
         self.has_holes = True
-        return Doubt(UNREACHABLE, f"{self.kind} {self.symbol}: {why}", None, None, symbol=self.symbol)
+        subject = f"{self.kind} {self.symbol}: {why}"
+        since_ms = 0 if self._newest_only else self.start_ms
+        return Doubt(UNREACHABLE, subject, None, None, symbol=self.symbol, uncovered_from_ms=since_ms)
 
     def _oddities(self, page: Page) -> Iterator[Doubt]:
         """Rows the question did not ask for. The words hold no numbers: the same oddity is told once, not per page."""

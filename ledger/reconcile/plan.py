@@ -80,7 +80,11 @@ class Walk:
     configured: tuple[str, ...] = ()
     now_ms: int = 0
     refused: frozenset[str] = frozenset()
-    """Symbols the venue does not know; guesses only, a symbol with orders is never in here."""
+    """Guesses that the venue refused lately: not guessed again, walked like any other once something names them."""
+    holes: Mapping[str, int] = field(default_factory=dict)
+    """Markets it refused to tell of and that are asked for again, each with the start of its hole (venue clock, ms)."""
+    paused: frozenset[str] = frozenset()
+    """Markets it refused to tell of and that are left alone in this walk."""
     healing: Healing = field(default_factory=Healing)
     beginning_ms: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -90,6 +94,7 @@ class Walk:
     _courses: dict[tuple[str, str], Course] = field(default_factory=dict)
     _sizes: dict[str, PageSize] = field(default_factory=dict)
     _symbols: set[str] = field(default_factory=set)
+    _untold: set[str] = field(default_factory=set)
     _guesses: set[str] = field(default_factory=set)
     _listed: dict[str, None] | None = None
     _asked: set[str] = field(default_factory=set)
@@ -194,6 +199,31 @@ class Walk:
             self._courses.pop((symbol, kind), None)
         return symbol in self._guesses
 
+    def refuse_market(self, request: Request) -> int | None:
+        """The venue refused a question about a market: start of what it does not tell (venue clock, ms).
+
+        None: the market was a mere guess, which is dropped.
+        """
+        course = self._course(request)
+        if request.symbol is None or request.symbol in self._guesses or course is None:
+            self.refuse(request.symbol or "")
+            return None
+        course.done, course.has_holes = True, True
+        self._untold.add(course.symbol)
+        return max(0, course.start_ms)
+
+    @property
+    def told_markets(self) -> frozenset[str]:
+        """Markets asked for in this walk of which no question was refused and none is left."""
+        asked = {course.symbol for course in self._courses.values()}
+        undone = {course.symbol for course in self._courses.values() if not course.done}
+        return frozenset(asked - undone - self._untold - self._guesses)
+
+    def read_from_ms(self) -> dict[tuple[str, str], int]:
+        """(symbol, kind) of what was told without a hole, with the start from where (venue clock, ms)."""
+        ended = {key: course for key, course in self._courses.items() if course.done and not course.has_holes}
+        return {key: course.begin_ms for key, course in ended.items()}
+
     def last(self, known: Known) -> list[Request]:
         """What the walk itself turned up: orders disputed, still untold or unconfirmed; executions without a fill."""
         here = self.scope.symbols if self.scope.strict else None
@@ -250,7 +280,7 @@ class Walk:
 
     def _walk_symbols(self, names: Iterable[str]) -> Iterator[Request]:
         for symbol in names:
-            if symbol in self._symbols or symbol in self.refused:
+            if symbol in self._symbols or symbol in self.paused:
                 continue
             self._symbols.add(symbol)
             yield from self._begin(symbol, "allOrders")
@@ -269,6 +299,9 @@ class Walk:
         else:
             start_ms = max(0, self.scope.from_ms - OVERLAP_MS)
         from_first = is_new or self.scope.from_ms is None
+        if symbol in self.holes:
+            start_ms = max(0, min(start_ms, self.holes[symbol] - OVERLAP_MS))
+            from_first = from_first or start_ms <= (self.beginning_ms or 0)
         course = Course(symbol, kind, start_ms, self.now_ms, from_first=from_first, size=self._size(kind))
         before = next((one for one in self.healing.steps if (one.symbol, one.kind) == (symbol, kind)), None)
         if before is not None:
@@ -354,10 +387,11 @@ class Walk:
         told = {*self.known.symbols, *self.configured}
         guesses = [f"{asset}{quote}" for quote in quotes for asset in assets if asset != quote]
         listed = [guess for guess in guesses if self._listed is None or guess in self._listed]
-        likely = [guess for guess in listed if guess not in told][:CANDIDATES_MAX]
+        likely = [guess for guess in listed if guess not in told and guess not in self.refused][:CANDIDATES_MAX]
         if self._listed is None or self.scope.from_ms is not None:
             return likely
-        return list(dict.fromkeys((*likely, *(symbol for symbol in self._listed if symbol not in told))))
+        rest = (symbol for symbol in self._listed if symbol not in told and symbol not in self.refused)
+        return list(dict.fromkeys((*likely, *rest)))
 
     def _fresh(self, wanted: Iterable[Request]) -> list[Request]:
         fresh = []

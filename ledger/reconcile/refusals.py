@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 
-from ledger.errors import VenueRefused
+from ledger.errors import KeyRefused, UnreadableAnswer, VenueRefused
 from ledger.venue.requests import Request
+from ledger.wire.http import CLOCK_OFF
 
 UNKNOWN_SYMBOL = -1121
 TOO_WIDE = -1127
+
+FIRST_PAUSE_MS = 60_000
+LONGEST_PAUSE_MS = 86_400_000
 
 _PARAMETER = re.compile(r"(?i)\b(symbol|startTime|endTime|orderId|fromId|timestamp|recvWindow|signature|limit)\b")
 _OF_PARAMETERS = range(-1199, -1099)
@@ -24,6 +28,19 @@ _SPAN = re.compile(r"(?i)\b(\d{1,4})[ -]?(hour|day|week|month|year)s?\b")
 _DAY_MS = 86_400_000
 # A month and a year at their shortest: less is asked for, never more.
 _UNIT_MS = {"hour": 3_600_000, "day": _DAY_MS, "week": 7 * _DAY_MS, "month": 28 * _DAY_MS, "year": 365 * _DAY_MS}
+
+
+def ends_walk(refused: VenueRefused) -> bool:
+    """Whether it concerns every question: the key, our clock, or an answer that is not the venue's own (no code)."""
+    if isinstance(refused, UnreadableAnswer):
+        return False
+    return isinstance(refused, KeyRefused) or refused.code is None or refused.code == CLOCK_OFF
+
+
+def pause_ms(tries: int) -> int:
+    """How long to wait after a market was refused ``tries`` times, at least once: 1, 2, 4 minutes … up to a day."""
+    assert tries >= 1
+    return min(FIRST_PAUSE_MS << min(tries - 1, 32), LONGEST_PAUSE_MS)
 
 
 def may_be_about_limit(request: Request, refused: VenueRefused) -> bool:

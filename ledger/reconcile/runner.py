@@ -22,13 +22,14 @@ from ledger.db.apply import Applied, Entry, WalkStep
 from ledger.db.coverage import Gap
 from ledger.db.reads import Known
 from ledger.db.rows import lay
-from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
+from ledger.errors import KeyRefused, UnreadableAnswer, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
 from ledger.reconcile import check, order_checks, plan, refusals
 from ledger.reconcile import probe as probing
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
+from ledger.reconcile.holes import Holes
 from ledger.reconcile.plan import Healing, Scope, Walk
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.venue import capabilities, requests, rest_pages
@@ -69,9 +70,6 @@ RECHECK_MAX = 100
 """Of more orders than that the venue has taken leave at once, and means it."""
 HEAR_WITHIN_S = 5.0
 """What REST tells the stream tells within so long, or within SDX_REST_LAG_S where that is longer."""
-
-_UNKNOWN_SYMBOL = -1121
-_TOO_WIDE = -1127
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +185,10 @@ class Reconciler:
         self._session = uuid4()
         self._memory = SessionMemory()
         self._frame_no = 0
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}
+        """Guesses that the venue refused, and when (monotonic s)."""
+        self._holes = Holes(account, writer, clock, tell=self._tell)
+        self._heal_failed = False
         self._limits: dict[str, int] = {}
         """Rows a page is asked for by kind, where this process found the venue to refuse more."""
         self._capabilities: Capabilities | None = None
@@ -254,8 +255,12 @@ class Reconciler:
         has_gaps, checked = await self._check_orders()
         gaps = await self._writer.run(lambda conn: coverage.open_gaps(conn, self._account)) if has_gaps else []
         now_s = self._clock.monotonic_s()
-        if gaps:
+        is_quiet_due = now_s - self._quiet_s >= self._rules.every_s
+        # A gap that cannot be closed now leaves every other turn to the periodic pass.
+        if gaps and not (self._heal_failed and is_quiet_due):
+            self._heal_failed = True
             await self.heal(gaps)
+            self._heal_failed = False
         elif self._rereads:
             await self._reread()
         elif self._vote_s is not None and now_s >= self._vote_s:
@@ -263,10 +268,13 @@ class Reconciler:
             await self._compare(Outcome(), None)
             await self._judge()
             await self._listen_to_balances()
-        elif now_s - self._quiet_s >= self._rules.every_s:
+        elif is_quiet_due:
+            self._heal_failed = False
             await self._look_around()
         elif self._capabilities is not None and now_s >= self._probe_due_s:
             await self._probed()
+        elif symbols := await self._holes.due():
+            await self.walk(Scope(self._clock.venue_now_ms(), symbols), gap=None, healing=Healing(covers=0))
         else:
             await self._tell_weight()
             return checked > 0
@@ -370,7 +378,7 @@ class Reconciler:
             try:
                 told, page = await self._ask(request, gap)
             except VenueRefused as refused:
-                if isinstance(refused, KeyRefused) or refused.code not in order_checks.UNKNOWN_ORDER:
+                if refusals.ends_walk(refused):
                     raise
             else:
                 await self._take(told, page, outcome, gap)
@@ -410,6 +418,9 @@ class Reconciler:
         found = await self._probed()
         trades = found.mode == "trades"
         await self._checker.find()
+        holes, paused = await self._holes.load()
+        now_s = self._clock.monotonic_s()
+        self._refused = {name: at_s for name, at_s in self._refused.items() if now_s - at_s < PROBE_EVERY_S}
         walk = Walk(
             scope,
             await self._known(missing=False, in_gap=not quiet),
@@ -418,6 +429,8 @@ class Reconciler:
             configured=self._rules.symbols,
             now_ms=self._clock.venue_now_ms(),
             refused=frozenset(self._refused),
+            holes=holes,
+            paused=paused,
             healing=healing or Healing(),
             beginning_ms=self._rules.history_start_ms,
             limits=await self._writer.run(lambda conn: coverage.page_limits(conn, self._account)),
@@ -429,6 +442,7 @@ class Reconciler:
         here.waiting.extend(walk.last(await self._known(missing=trades, in_gap=not quiet)))
         await self._drain(here)
         here.outcome.stuck, here.outcome.read_whole = walk.stuck, walk.read_whole
+        await self._holes.settle(walk)
         await self._compare(here.outcome, gap)
         await self._tell_weight()
         return here.outcome
@@ -439,11 +453,12 @@ class Reconciler:
             if outcome.answers >= REQUESTS_PER_WALK_MAX:
                 raise VenueBusy(f"a walk of more than {REQUESTS_PER_WALK_MAX} answers; going on later")
             await self._check_meanwhile()
+            await self._look_meanwhile(here)
             request = waiting.popleft()
             try:
                 told, page = await self._ask(request, here.gap)
             except VenueRefused as refused:
-                waiting.extend(await self._take_refusal(walk, request, refused, outcome))
+                waiting.extend(await self._take_refusal(here, request, refused))
                 await self._doubt(walk.doubts())
             else:
                 await self._learn_limit(request, walk.limits)
@@ -457,6 +472,8 @@ class Reconciler:
                     waiting.extend(nexts)
                 doubts, step = walk.doubts(), walk.step(request, page, told.asked_ms)
                 await self._take(told, page, outcome, here.gap, doubts=doubts, step=step)
+                if request.symbol is None:
+                    await self._holes.question_answered(request)
             if here.on_progress is not None:
                 here.on_progress(self._progress(here))
 
@@ -546,7 +563,7 @@ class Reconciler:
         return await self._writer.run(lambda conn: reads.missed_since_ms(conn, self._account, orders, fills))
 
     async def _ask(self, request: Request, gap: Gap | None) -> tuple[Told, Page]:
-        """Ask one question. Raises VenueError; an answer that stays unreadable is kept, then VenueBusy."""
+        """Ask one question. Raises VenueError; an answer that stays unreadable is kept, then UnreadableAnswer."""
         asked_seq = await self._head_seq() if request.kind == "account" else None
         attempt = 1
         while True:
@@ -564,7 +581,7 @@ class Reconciler:
             except UnreadableFrame as error:
                 if attempt == UNREADABLE_ANSWERS_MAX:
                     await self._apply(told, (), str(error), gap)
-                    raise VenueBusy(f"{request.question}: {error}") from None
+                    raise UnreadableAnswer(f"{request.question}: {error}", status=200, code=None) from None
             attempt += 1
 
     async def _take(
@@ -640,28 +657,32 @@ class Reconciler:
             await self._doubt([fact for fact in facts if isinstance(fact, Doubt)])
         return applied
 
-    async def _take_refusal(
-        self, walk: Walk, request: Request, refused: VenueRefused, outcome: Outcome
-    ) -> list[Request]:
-        """What to ask instead. An unknown order stays open here, an unknown symbol was a guess or is noted.
+    async def _take_refusal(self, here: _Round, request: Request, refused: VenueRefused) -> list[Request]:
+        """What to ask instead. What is refused for good is noted as a hole, and every other question goes on.
 
-        Raises the refusal itself where nothing else can be done: the walk ends, its gap stays open.
+        Raises the refusal itself where it concerns every question: the walk ends, its gap stays open.
         """
-        if isinstance(refused, KeyRefused):
+        walk = here.walk
+        said = capabilities.offers(request, capabilities.Outcome(refused.status, refused.code))
+        is_absent = said is False and not capabilities.proves_key(request)  # the walk begins again without
+        if refusals.ends_walk(refused) or is_absent:
             raise refused
         if request.order_id is not None and refused.code in order_checks.UNKNOWN_ORDER:
             log.info(
                 "order not found at the venue, asking again later", account=self._account, question=request.question
             )
-            outcome.unknown.append((request, refused))
+            here.outcome.unknown.append((request, refused))
             return []
-        if request.symbol is not None and refused.code == _UNKNOWN_SYMBOL:
-            if walk.refuse(request.symbol):
-                self._refused.add(request.symbol)
-            else:
-                await self._doubt([Doubt("symbol_refused", request.symbol, None, str(refused), symbol=request.symbol)])
-            return []
-        if request.kind in ("allOrders", "myTrades") and refused.code == _TOO_WIDE and request.order_id is None:
+        if (nexts := self._ask_otherwise(walk, request, refused)) is not None:
+            return nexts
+        await self._note_refusal(here, request, refused)
+        return []
+
+    def _ask_otherwise(self, walk: Walk, request: Request, refused: VenueRefused) -> list[Request] | None:
+        """The same question in a form the venue may take; None: there is none."""
+        if request.kind not in ("allOrders", "myTrades") or refused.code == refusals.UNKNOWN_SYMBOL:
+            return None
+        if refused.code == refusals.TOO_WIDE and request.order_id is None:
             return walk.too_wide(request)
         if refusals.may_be_about_limit(request, refused):
             if request.limit is not None and request.limit > plan.LIMIT_MIN:
@@ -672,7 +693,32 @@ class Reconciler:
             if nexts is not None:
                 log.warning("the venue does not go back so far", account=self._account, error=str(refused))
                 return nexts
-        raise refused
+        return None
+
+    async def _note_refusal(self, here: _Round, request: Request, refused: VenueRefused) -> None:
+        """Keep what the venue would not tell as a hole: of the order, the market, or every market."""
+        walk, words = here.walk, str(refused)
+        since_ms = None if here.gap is None else walk.scope.from_ms or 0
+        if request.order_id is not None:
+            await self._holes.order_refused(request, words, uncovered_from_ms=since_ms)
+            await self._checker.ask_again(request)
+        elif request.symbol is None:
+            if request.kind != "exchangeInfo":
+                await self._holes.question_refused(request, words, uncovered_from_ms=since_ms)
+            log.warning("the venue refuses a question, going on without", account=self._account, error=words)
+        elif refused.code == refusals.UNKNOWN_SYMBOL and request.symbol not in walk.known.symbols:
+            if walk.refuse(request.symbol):
+                self._refused[request.symbol] = self._clock.monotonic_s()
+            else:
+                await self._tell_doubt(Doubt("symbol_refused", request.symbol, None, words, symbol=request.symbol))
+        elif (from_ms := walk.refuse_market(request)) is None:
+            self._refused[request.symbol] = self._clock.monotonic_s()
+        else:
+            is_hole = here.gap is not None or request.symbol in walk.holes or request.symbol not in walk.known.covered
+            await self._holes.market_refused(request.symbol, words, from_ms=from_ms, ends_coverage=is_hole)
+
+    async def _tell_doubt(self, doubt: Doubt) -> None:
+        await self._doubt([doubt])
 
     async def _doubt(self, doubts: list[Doubt]) -> None:
         """Note what the venue would not tell: a journal row without a body, kept once per content."""
@@ -682,8 +728,16 @@ class Reconciler:
 
     async def _compare(self, outcome: Outcome, gap: Gap | None) -> None:
         """Take one account snapshot and compare. A difference is looked at again, it never holds a gap open."""
-        told, page = await self._ask(requests.account(), gap)
+        question = requests.account()
+        try:
+            told, page = await self._ask(question, gap)
+        except VenueRefused as refused:
+            if refusals.ends_walk(refused):
+                raise
+            await self._holes.question_refused(question, str(refused), uncovered_from_ms=None)
+            return
         await self._take(told, page, outcome, gap)
+        await self._holes.question_answered(question)
         self._compared_ms = told.asked_ms
         ours = await self._writer.run(lambda conn: reads.balances(conn, self._account))
         for fact in page.facts:
@@ -715,8 +769,17 @@ class Reconciler:
         told, page = await self._ask(request, None)
         await self._take(told, page, Outcome(), None)
 
-    async def _look_around(self) -> None:
-        """The quiet periodic pass over what was active lately and a share of everything else."""
+    async def _look_meanwhile(self, here: _Round) -> None:
+        """However long a backfill takes, the periodic pass looks at what is known beside it."""
+        since_s = max(self._quiet_s, here.started_s)
+        if here.gap is not None and self._clock.monotonic_s() - since_s >= self._rules.every_s:
+            await self._look_around(known_only=True)
+
+    async def _look_around(self, *, known_only: bool = False) -> None:
+        """The quiet periodic pass over what was active lately and a share of everything else.
+
+        ``known_only``: leave out markets that were never walked, which this would do from their first day on.
+        """
         known = await self._known(missing=False)
         since_seq = self._quiet_seq
         active = await self._writer.run(lambda conn: reads.active_symbols(conn, self._account, since_seq=since_seq))
@@ -726,6 +789,8 @@ class Reconciler:
             pass_no=self._quiet_no,
             every_s=self._rules.every_s,
         )
+        if known_only:
+            names = tuple(name for name in names if name in known.covered)
         self._quiet_no += 1
         from_ms = self._clock.venue_now_ms() - plan.QUIET_OVERLAP_MS + plan.OVERLAP_MS
         self._has_missed = False
@@ -770,6 +835,9 @@ class Reconciler:
     async def _learn(self, page: Page) -> None:
         """Order objects tell by their fields how much can be recovered, exchangeInfo which assets markets trade."""
         await self._explainer.learn(page.markets)
+        if page.markets:
+            for symbol in await self._holes.listed(market.symbol for market in page.markets):
+                self._refused.pop(symbol, None)
         if self._capabilities is not None and page.fields - self._capabilities.order_fields:
             await self._remember(capabilities.learn(self._capabilities, page.fields))
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.flows.mirrors import gaps_closed, holds, mirroring, settings_for
+from ledger.reconcile import holes, refusals
+from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, settings_for
 from tests.flows.test_first_load import listening
 
 DAY_MS = 86_400_000
@@ -53,3 +54,71 @@ async def test_a_history_cut_by_age_is_covered_from_where_it_begins(database_url
         ours = await conn.fetchval("SELECT count(*) FROM ledger_v1.fills WHERE executed_ms >= $1", since_ms)
         theirs = sum(fill.time_ms >= since_ms for fill in sandbox.books.fills.values())
         assert ours == theirs > 100
+
+
+# --- refusals are about their question -----------------------------------------------------------------------------
+
+HOLES = "SELECT kind, symbol, uncovered_from_ms, resolved_at FROM ledger_v1.discrepancies WHERE kind = 'symbol_refused'"
+
+
+async def test_a_refused_market_is_a_hole_of_its_own_and_everything_else_goes_on(
+    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "FIRST_PAUSE_MS", 500)
+    monkeypatch.setattr(holes, "NEWS_EVERY_S", 0.1)
+    async with listening("full", history=ORDERS) as sandbox:
+        await sandbox.fault({"do": "refuse_market", "symbol": "ETHUSDT", "code": -4321})
+        async with mirroring(settings_for(sandbox), database_url):
+            await gaps_closed(conn, 1)
+            (hole,) = await conn.fetch(HOLES)
+            assert tuple(hole) == ("symbol_refused", "ETHUSDT", 0, None)
+            through = {row["symbol"]: row["complete_through_ms"] for row in await conn.fetch(COVERED)}
+            assert through.pop("*") is None
+            assert "ETHUSDT" not in through
+            assert len(through) > 3
+            assert all(through.values())
+
+            await eventually(conn, "SELECT max(tries) FROM ledger.refused_markets", lambda tries: (tries or 0) > 1)
+            assert len(await conn.fetch(HOLES)) == 1, "told once"
+            await sandbox.fault({"do": "refuse_market", "symbol": "ETHUSDT", "code": None})
+            await eventually(conn, OPEN, lambda count: count == 0)
+            assert await conn.fetchval("SELECT count(*) FROM ledger.refused_markets") == 0
+            await holds(conn, sandbox, gaps=1)
+        through = {row["symbol"]: row["complete_through_ms"] for row in await conn.fetch(COVERED)}
+        assert through["*"]
+        assert through["ETHUSDT"]
+
+
+async def test_a_market_refused_in_a_later_gap_is_covered_up_to_that_gap_and_a_restart_asks_at_once(
+    database_url: str, conn: Any
+) -> None:
+    async with listening("full", history=ORDERS) as sandbox:
+        async with mirroring(settings_for(sandbox), database_url):
+            await gaps_closed(conn, 1)
+            await sandbox.fault({"do": "refuse_market", "symbol": "BTCUSDT", "code": -9001})
+            await sandbox.fault({"do": "drop"})
+            await sandbox.step(30)
+            await gaps_closed(conn, 2)
+            second = await gap(conn, 2)
+            (hole,) = await conn.fetch(HOLES)
+            assert second["from_ms"] - 60_000 <= hole["uncovered_from_ms"] <= second["from_ms"]
+            through = {row["symbol"]: row["complete_through_ms"] for row in await conn.fetch(COVERED)}
+            assert through["BTCUSDT"] == through["*"] == hole["uncovered_from_ms"]
+            assert through["ETHUSDT"] > second["until_ms"] - 1
+        await sandbox.fault({"do": "refuse_market", "symbol": "BTCUSDT", "code": None})
+        async with mirroring(settings_for(sandbox), database_url):
+            await gaps_closed(conn, 3)
+            await holds(conn, sandbox, gaps=3)
+        assert await conn.fetchval(OPEN) == 0
+
+
+async def test_a_guess_that_is_refused_is_no_market_and_no_hole(database_url: str, conn: Any) -> None:
+    async with listening("documented", history=40) as sandbox:
+        await sandbox.fault({"do": "move", "asset": "ODD", "amount": "8.5"})
+        await sandbox.fault({"do": "refuse_market", "symbol": "ODDUSDT", "code": -1100})
+        async with mirroring(settings_for(sandbox), database_url):
+            await gaps_closed(conn, 1)
+            await holds(conn, sandbox, gaps=1)
+        assert any(question.symbol == "ODDUSDT" for question in sandbox.asked)
+        assert await conn.fetchval("SELECT count(*) FROM ledger_v1.discrepancies WHERE symbol = 'ODDUSDT'") == 0
+        assert await conn.fetchval("SELECT complete_through_ms FROM ledger_v1.coverage WHERE symbol = '*'")

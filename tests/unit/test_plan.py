@@ -262,7 +262,7 @@ class TestPaging:
         assert one.answered(orders_by_id(1_000), answer) == [orders_from(1)]
         (told,) = one.stuck
         assert told == ("allOrders BTCUSDT: 1000 rows within the millisecond 0, the venue cannot be asked for the rest")
-        assert one.doubts() == [Doubt("history_unreachable", told, None, None, symbol="BTCUSDT")]
+        assert one.doubts() == [Doubt("history_unreachable", told, None, None, symbol="BTCUSDT", uncovered_from_ms=0)]
         assert one.doubts() == [], "told once"
 
     def test_a_crowded_millisecond_without_ids_is_reported_and_passed(self) -> None:

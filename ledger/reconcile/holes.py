@@ -1,0 +1,172 @@
+"""What the venue would not tell: one open discrepancy each, which ends coverage, and which an answer settles.
+
+Always holds: a hole is a row before its walk ends, so no gap closes over it unseen; it is settled only after the answer
+that fills it was applied; what is asked for again is kept in the database, so a restart knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+import structlog
+
+from ledger.db import reads
+from ledger.db import refused_markets as table
+from ledger.db.refused_markets import RefusedMarket
+from ledger.facts.types import Doubt, Fact, Resolution
+from ledger.reconcile import refusals
+from ledger.reconcile.course import UNREACHABLE
+from ledger.reconcile.plan import Walk
+from ledger.venue.requests import Request
+from ledger.wire.clock import Clock
+from ledger.wire.postgres import Writer
+
+log = structlog.get_logger(__name__)
+
+Tell = Callable[[str, Fact], Awaitable[None]]
+
+MARKET = "symbol_refused"
+ORDER = "order_refused"
+QUESTION = "question_refused"
+NEWS_EVERY_S = 10.0
+"""How often is looked whether a refused market moved, and what was refused may be answered."""
+
+
+class Holes:
+    """One account's. ``tell`` writes one fact with a journal row of its own."""
+
+    def __init__(self, account: str, writer: Writer, clock: Clock, *, tell: Tell) -> None:
+        self._account = account
+        self._writer = writer
+        self._clock = clock
+        self._tell = tell
+        self._asked_once = False
+        self._looked_s: float | None = None
+        self._markets: list[RefusedMarket] = []
+        self._due: frozenset[str] = frozenset()
+        self._listed: frozenset[str] = frozenset()
+        self._questions: dict[str, list[int]] | None = None
+
+    async def load(self) -> tuple[dict[str, int], frozenset[str]]:
+        """For a walk: the refused markets to ask for, each with the start of its hole, and those to leave alone.
+
+        The first time after a start everything is asked for: what was refused then may be answered now.
+        """
+        self._markets = await self._writer.run(lambda conn: table.markets(conn, self._account))
+        due = {one.symbol for one in self._markets} if not self._asked_once else await self._find_due()
+        self._asked_once = True
+        return (
+            {one.symbol: one.from_ms for one in self._markets if one.symbol in due},
+            frozenset(one.symbol for one in self._markets if one.symbol not in due),
+        )
+
+    async def due(self) -> tuple[str, ...]:
+        """Markets to ask for again now."""
+        if not self._asked_once:
+            return ()
+        now_s = self._clock.monotonic_s()
+        if self._looked_s is None or now_s - self._looked_s >= NEWS_EVERY_S:
+            self._looked_s = now_s
+            self._markets = await self._writer.run(lambda conn: table.markets(conn, self._account))
+            self._due = frozenset(await self._find_due())
+        return tuple(sorted(self._due))
+
+    async def _find_due(self) -> set[str]:
+        now_ms = self._clock.venue_now_ms()
+        if not self._markets:
+            return set()
+        since_seq = min(one.refused_seq for one in self._markets)
+        moved = await self._writer.run(lambda conn: reads.active_symbols(conn, self._account, since_seq=since_seq))
+        return {
+            one.symbol
+            for one in self._markets
+            if one.due_ms <= now_ms
+            or (one.symbol in moved and one.due_ms - refusals.pause_ms(one.tries) + refusals.FIRST_PAUSE_MS <= now_ms)
+        }
+
+    async def listed(self, symbols: Iterable[str]) -> frozenset[str]:
+        """The venue lists these markets. Returns those it did not list before; refused ones among them are due."""
+        now = frozenset(symbols)
+        fresh = now - self._listed
+        if now:
+            self._listed = now
+        again = [one for one in self._markets if one.symbol in fresh]
+        self._due |= {one.symbol for one in again}
+        return fresh
+
+    async def market_refused(self, symbol: str, words: str, *, from_ms: int, ends_coverage: bool) -> None:
+        """Of this market nothing is told from ``from_ms`` on (venue clock; 0: from the beginning)."""
+        open_ones = await self._writer.run(lambda conn: table.waiting(conn, self._account, (MARKET,)))
+        mine = [one for one in open_ones if one.symbol == symbol]
+        hole_ms = from_ms if ends_coverage else None
+        if not any(
+            hole_ms is None or (one.uncovered_from_ms is not None and one.uncovered_from_ms <= hole_ms) for one in mine
+        ):
+            doubt = Doubt(
+                MARKET, symbol, f"its history from {from_ms}", words, symbol=symbol, uncovered_from_ms=hole_ms
+            )
+            await self._tell(f"{MARKET} {symbol}", doubt)
+            for one in mine:
+                await self._settle(one.discrepancy_id, MARKET, "refused again, for a longer time")
+        tries = next((one.tries for one in self._markets if one.symbol == symbol), 0) + 1
+        due_ms = self._clock.venue_now_ms() + refusals.pause_ms(tries)
+        await self._writer.run(lambda conn: table.refused(conn, self._account, symbol, from_ms=from_ms, due_ms=due_ms))
+        self._due -= {symbol}
+        log.warning("the venue refuses to tell of a market, asking again later", account=self._account, error=words)
+
+    async def order_refused(self, request: Request, words: str, *, uncovered_from_ms: int | None) -> None:
+        """No answer about this order (or its trades)."""
+        subject = f"{request.symbol}/{request.order_id}"
+        doubt = Doubt(
+            ORDER,
+            subject,
+            f"an answer about it{'' if uncovered_from_ms is None else f' since {uncovered_from_ms}'}",
+            words,
+            symbol=request.symbol,
+            order_id=request.order_id,
+            uncovered_from_ms=uncovered_from_ms,
+        )
+        await self._tell(f"{ORDER} {subject}", doubt)
+
+    async def question_refused(self, request: Request, words: str, *, uncovered_from_ms: int | None) -> None:
+        """No answer to a question about the whole account."""
+        since = "" if uncovered_from_ms is None else f" since {uncovered_from_ms}"
+        doubt = Doubt(QUESTION, request.question, f"an answer{since}", words, uncovered_from_ms=uncovered_from_ms)
+        await self._tell(f"{QUESTION} {request.question}", doubt)
+        self._questions = None
+
+    async def question_answered(self, request: Request) -> None:
+        """An answer to a question about the whole account was applied."""
+        if self._questions is None:
+            self._questions = {}
+            for one in await self._writer.run(lambda conn: table.waiting(conn, self._account, (QUESTION,))):
+                self._questions.setdefault(one.subject, []).append(one.discrepancy_id)
+        for number in self._questions.pop(request.question, ()):
+            await self._settle(number, QUESTION, "the venue answered")
+
+    async def settle(self, walk: Walk) -> None:
+        """What this walk was told in full is no hole any more."""
+        open_ones = await self._writer.run(lambda conn: table.waiting(conn, self._account, (MARKET, UNREACHABLE)))
+        whole = walk.read_from_ms()
+        for one in open_ones:
+            if one.symbol is None:
+                continue
+            starts = {kind: ms for (symbol, kind), ms in whole.items() if symbol == one.symbol}
+            hole_ms = one.uncovered_from_ms
+            if (
+                one.kind == MARKET
+                and one.symbol in walk.told_markets
+                and all(hole_ms is None or ms <= hole_ms for ms in starts.values())
+            ):
+                await self._settle(one.discrepancy_id, MARKET, "the venue told of the market")
+            elif one.kind == UNREACHABLE and one.order_id is None and hole_ms is not None:
+                kind = one.subject.split(" ", 1)[0]
+                if kind in starts and starts[kind] <= hole_ms:
+                    await self._settle(one.discrepancy_id, UNREACHABLE, "the venue told it")
+        for symbol in walk.holes:
+            if symbol in walk.told_markets:
+                await self._writer.run(partial(table.answered, account=self._account, symbol=symbol))
+
+    async def _settle(self, number: int, kind: str, why: str) -> None:
+        await self._tell(f"resolve {kind} {number}", Resolution(number, why))
