@@ -294,6 +294,9 @@ def print_status(rows: list[dict[str, Any]]) -> None:
         table.add_row("live", "yes" if row["live"] else "NO")
         table.add_row("complete through", moment(through) if through else "nothing yet")
         table.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
+        if row["coverage_holes"]:
+            oldest = moment(row["oldest_hole_ms"]) if row["oldest_hole_ms"] else "the beginning"
+            table.add_row("coverage holes", f"{row['coverage_holes']}, the oldest from {oldest}; see discrepancy list")
         if row["markets_known"] is not None:
             table.add_row("markets walked", f"{row['markets_walked']} of {row['markets_known']}")
         table.add_row("frames seen", f"{row['frames_seen']}, {row['unreadable_frames']} unreadable")

@@ -796,7 +796,8 @@ BEGIN
             UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
                 resolution = CASE d.kind WHEN 'order_unknown' THEN 'the venue knows the order again'
                                          ELSE 'the venue told of the order' END
-            WHERE d.account = p_account AND d.kind IN ('order_unknown', 'order_refused') AND d.resolved_at IS NULL
+            WHERE d.account = p_account AND d.resolved_at IS NULL AND d.trade_id IS NULL
+              AND d.kind IN ('order_unknown', 'order_refused', 'rest_row')
               AND (d.symbol, d.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
@@ -814,6 +815,15 @@ BEGIN
                   AND (c.symbol, c.order_id) IN (SELECT u.symbol, u.order_id FROM unnest(v_orders) AS u);
             END IF;
         END IF;
+    END IF;
+
+    IF p_source = 'rest' AND v_fills IS NOT NULL THEN
+        UPDATE ledger.discrepancies d SET resolved_at = ledger.moment(v_received_ms[1]), seq = v_head + 1,
+            resolution = 'the venue told of the trade'
+        WHERE d.account = p_account AND d.kind = 'rest_row' AND d.resolved_at IS NULL AND d.trade_id IS NOT NULL
+          AND (d.symbol, d.order_id, d.trade_id) IN (SELECT u.symbol, u.order_id, u.trade_id FROM unnest(v_fills) AS u);
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        others_changed := others_changed + v_rows;
     END IF;
 
     IF v_balances IS NOT NULL THEN

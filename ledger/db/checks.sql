@@ -234,6 +234,23 @@ LEFT JOIN LATERAL (SELECT x.* FROM ledger.gaps x WHERE x.account = c.account AND
 WHERE c.account = $1 AND (g.gap_id IS NOT NULL OR c.complete_through_ms > $2::bigint + 300000)
 ORDER BY c.symbol;
 
+-- check coverage_ends_at_holes: Of no market more is said to be complete than what was read of it without a hole.
+-- From the tables: an open discrepancy with uncovered_from_ms is a hole of its market, of all where it names none.
+SELECT c.symbol AS key, format('complete through %s, but discrepancy %s (%s %s) leaves a hole from %s', c.complete_through_ms,
+                               d.discrepancy_id, d.kind, d.subject, d.uncovered_from_ms) AS found, d.evidence_seq AS seq
+FROM ledger_v1.coverage c
+JOIN ledger.discrepancies d ON d.account = c.account
+WHERE c.account = $1 AND d.resolved_at IS NULL AND d.uncovered_from_ms < c.complete_through_ms
+  AND c.symbol IN ('*', coalesce(d.symbol, c.symbol))
+UNION ALL
+-- What is known to be unreadable, refused or out of reach says where; else coverage would pass over it.
+SELECT d.kind || ' ' || d.subject, format('discrepancy %s tells of rows that are not in and ends no coverage', d.discrepancy_id),
+       d.evidence_seq
+FROM ledger.discrepancies d
+WHERE d.account = $1 AND d.resolved_at IS NULL AND d.uncovered_from_ms IS NULL
+  AND d.kind IN ('rest_row', 'rest_page', 'history_unreachable') AND d.symbol IS NOT NULL
+ORDER BY 1;
+
 -- check doubts_do_not_last: No fill is provisional for longer than an hour.
 SELECT 'fill ' || f.first_seq || '-' || f.first_index AS key,
        format('%s/%s: %s at %s, provisional since', f.symbol, f.order_id, f.qty, f.price) AS found, f.first_seq AS seq

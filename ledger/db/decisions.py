@@ -17,7 +17,8 @@ KIND = "resolve"
 UNEXPLAINED = "unexplained_balance"
 """Kind of a discrepancy that is about money: deciding it books a transfer."""
 
-Meaning = Literal["deposit", "withdrawal", "airdrop", "fee", "other"]
+Meaning = Literal["deposit", "withdrawal", "airdrop", "fee", "other", "accepted"]
+"""What a person may say it was; accepted: what is not known will stay so, and coverage need not wait for it."""
 MEANINGS: tuple[str, ...] = get_args(Meaning)
 
 _CREDITS = frozenset({"deposit", "airdrop"})
@@ -73,11 +74,16 @@ def decode(raw: bytes) -> Decision:
 def problem(decision: Decision) -> str | None:
     """Why the decision contradicts its discrepancy, in one sentence; None: it does not."""
     if decision.kind != UNEXPLAINED:
-        if decision.meaning == "other":
+        if decision.meaning in ("other", "accepted"):
             return None
         return (
             f"discrepancy {decision.discrepancy_id} is a {decision.kind}, no movement of a balance: only "
-            "--as other settles it"
+            "--as other or --as accepted settles it"
+        )
+    if decision.meaning == "accepted":
+        return (
+            f"discrepancy {decision.discrepancy_id} is about money, which must be booked: choose --as deposit, "
+            "withdrawal, airdrop, fee or other"
         )
     if decision.amount is None or decision.at_ms is None or is_zero(decision.amount):
         return f"discrepancy {decision.discrepancy_id} tells no amount: nothing can be booked for it"

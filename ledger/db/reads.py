@@ -329,6 +329,10 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                a.head_gap AS gaps,
                (SELECT count(*) FROM ledger.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL)
                    AS open_discrepancies,
+               (SELECT count(*) FROM ledger.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL
+                AND d.uncovered_from_ms IS NOT NULL) AS coverage_holes,
+               (SELECT min(d.uncovered_from_ms) FROM ledger.discrepancies d WHERE d.account = a.account
+                AND d.resolved_at IS NULL) AS oldest_hole_ms,
                (SELECT count(*) FROM ledger.orders o WHERE o.account = a.account
                 AND o.venue_executed_qty > o.fills_qty) AS missing_executions,
                (SELECT count(*) FROM ledger.fills f WHERE f.account = a.account AND f.state = 'provisional')

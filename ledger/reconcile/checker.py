@@ -109,9 +109,14 @@ class OrderChecker:
                 await self._tell(f"order_unknown {doubt.subject}", doubt)
             await self._add(key, table.UNKNOWN_TO_VENUE, due=True, ends_coverage=ends_coverage)
 
-    async def ask_again(self, request: Request) -> None:
-        """The venue refused this question about an order, for another reason than that there is none."""
-        await self._add(_key(request), table.REFUSED, due=True)
+    async def ask_again(self, doubts: Sequence[Doubt]) -> None:
+        """Of these orders, or of a trade of theirs, the venue refused to tell or told what cannot be read."""
+        keys = [(one.symbol, one.order_id) for one in doubts if one.symbol is not None and one.order_id is not None]
+        if keys:
+            due_ms = self._clock.venue_now_ms() + rules.pause_ms(0)
+            await self._writer.run(
+                lambda conn: table.add(conn, self._account, sorted({*keys}), table.REFUSED, due_ms=due_ms)
+            )
 
     async def _states(self, unknown: Unknown) -> dict[OrderKey, OrderCheck]:
         keys = [_key(request) for request, _ in unknown]

@@ -267,7 +267,7 @@ class Course:
     def _hole(self, why: str) -> Doubt:
         self.has_holes = True
         subject = f"{self.kind} {self.symbol}: {why}"
-        since_ms = 0 if self._newest_only else self.start_ms
+        since_ms = 0 if self._newest_only else max(0, self.start_ms - 1)
         return Doubt(UNREACHABLE, subject, None, None, symbol=self.symbol, uncovered_from_ms=since_ms)
 
     def _oddities(self, page: Page) -> Iterator[Doubt]:

@@ -18,7 +18,9 @@ from ledger.facts.types import Doubt, Fact, Resolution
 from ledger.reconcile import refusals
 from ledger.reconcile.course import UNREACHABLE
 from ledger.reconcile.plan import Walk
+from ledger.venue import requests
 from ledger.venue.requests import Request
+from ledger.venue.rest_pages import SetAside
 from ledger.wire.clock import Clock
 from ledger.wire.postgres import Writer
 
@@ -31,6 +33,30 @@ ORDER = "order_refused"
 QUESTION = "question_refused"
 NEWS_EVERY_S = 10.0
 """How often is looked whether a refused market moved, and what was refused may be answered."""
+
+
+def of_row(kind: str, question: str, row: SetAside) -> Doubt:
+    """The discrepancy of a row that could not be read; coverage of its market ends right before its own time.
+
+    Where it tells none, at the start of what was asked for, which may be the beginning. What it is about names it,
+    so that the same row told again in another page is the same discrepancy.
+    """
+    asked = requests.from_question(kind, question)
+    symbol = row.symbol or asked.symbol
+    order_id = row.order_id if row.order_id is not None else asked.order_id
+    start_ms = next((int(value) for name, value in asked.params if name == "startTime"), 0)
+    numbers = [str(number) for number in (order_id, row.trade_id) if number is not None]
+    named = f"{symbol}/{'/'.join(numbers)}" if symbol and numbers else f"{question} row {row.index}"
+    return Doubt(
+        "rest_row",
+        f"{kind.removesuffix('_settle')} {named}" if symbol and numbers else named,
+        None,
+        row.problem,
+        symbol=symbol,
+        order_id=order_id,
+        trade_id=row.trade_id if kind == "myTrades" else None,
+        uncovered_from_ms=None if kind in ("account", "exchangeInfo") else max(0, (row.at_ms or start_ms) - 1),
+    )
 
 
 class Holes:
@@ -162,7 +188,7 @@ class Holes:
                 await self._settle(one.discrepancy_id, MARKET, "the venue told of the market")
             elif one.kind == UNREACHABLE and one.order_id is None and hole_ms is not None:
                 kind = one.subject.split(" ", 1)[0]
-                if kind in starts and starts[kind] <= hole_ms:
+                if kind in starts and starts[kind] <= hole_ms + 1:
                     await self._settle(one.discrepancy_id, UNREACHABLE, "the venue told it")
         for symbol in walk.holes:
             if symbol in walk.told_markets:

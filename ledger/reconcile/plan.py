@@ -365,7 +365,20 @@ class Walk:
             return
         if page.last_id is None:
             subject = f"{request.kind} {request.symbol}/{request.order_id}: a full page tells no ids"
-            self._doubt([Doubt(UNREACHABLE, subject, None, None, symbol=request.symbol, order_id=request.order_id)])
+            since_ms = self.scope.from_ms or 0
+            self._doubt(
+                [
+                    Doubt(
+                        UNREACHABLE,
+                        subject,
+                        None,
+                        None,
+                        symbol=request.symbol,
+                        order_id=request.order_id,
+                        uncovered_from_ms=since_ms,
+                    )
+                ]
+            )
             return
         yield requests.my_trades(
             request.symbol, order_id=request.order_id, from_id=page.last_id, limit=self._size(request.kind).limit

@@ -25,7 +25,7 @@ from ledger.db.rows import lay
 from ledger.errors import KeyRefused, UnreadableAnswer, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
-from ledger.reconcile import check, order_checks, plan, refusals
+from ledger.reconcile import check, holes, order_checks, plan, refusals
 from ledger.reconcile import probe as probing
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
@@ -418,7 +418,7 @@ class Reconciler:
         found = await self._probed()
         trades = found.mode == "trades"
         await self._checker.find()
-        holes, paused = await self._holes.load()
+        refused_from, paused = await self._holes.load()
         now_s = self._clock.monotonic_s()
         self._refused = {name: at_s for name, at_s in self._refused.items() if now_s - at_s < PROBE_EVERY_S}
         walk = Walk(
@@ -429,7 +429,7 @@ class Reconciler:
             configured=self._rules.symbols,
             now_ms=self._clock.venue_now_ms(),
             refused=frozenset(self._refused),
-            holes=holes,
+            holes=refused_from,
             paused=paused,
             healing=healing or Healing(),
             beginning_ms=self._rules.history_start_ms,
@@ -600,9 +600,7 @@ class Reconciler:
         """
         for place, (part, said) in enumerate(told.parts, start=1):
             is_last = place == len(told.parts)
-            set_aside = [
-                Doubt("rest_row", f"{part.question} row {row.index}", None, row.problem) for row in said.set_aside
-            ]
+            set_aside = [holes.of_row(told.kind, part.question, row) for row in said.set_aside]
             applied = await self._apply(
                 replace(told, question=part.question, body=part.body),
                 (*said.facts, *set_aside, *(doubts if is_last else ())),
@@ -612,6 +610,8 @@ class Reconciler:
             )
             outcome.fills_new += applied.fills_new
             outcome.orders_changed += applied.orders_changed
+            # A row of an order is asked for by itself until it can be read.
+            await self._checker.ask_again([row for row in set_aside if row.uncovered_from_ms is not None])
         await self._learn(page)
         outcome.answers += 1
         outcome.rows += page.rows
@@ -701,7 +701,7 @@ class Reconciler:
         since_ms = None if here.gap is None else walk.scope.from_ms or 0
         if request.order_id is not None:
             await self._holes.order_refused(request, words, uncovered_from_ms=since_ms)
-            await self._checker.ask_again(request)
+            await self._checker.ask_again([Doubt("", "", None, None, symbol=request.symbol, order_id=request.order_id)])
         elif request.symbol is None:
             if request.kind != "exchangeInfo":
                 await self._holes.question_refused(request, words, uncovered_from_ms=since_ms)
@@ -768,6 +768,8 @@ class Reconciler:
         """Ask one question that belongs to no backfill, and apply its answer."""
         told, page = await self._ask(request, None)
         await self._take(told, page, Outcome(), None)
+        if page.set_aside:
+            raise UnreadableAnswer(f"{request.question}: {page.set_aside[0].problem}", status=200, code=None)
 
     async def _look_meanwhile(self, here: _Round) -> None:
         """However long a backfill takes, the periodic pass looks at what is known beside it."""

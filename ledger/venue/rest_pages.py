@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any, TypeVar
@@ -58,10 +58,17 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """A row that could not be read: its place on the page, from 0, and why."""
+    """A row that could not be read: its place on the page, from 0, and why.
+
+    The rest is as much of what it is about as it tells all the same; ``at_ms`` is its time, venue clock.
+    """
 
     index: int
     problem: str
+    symbol: str | None = field(default=None, compare=False)
+    order_id: int | None = field(default=None, compare=False)
+    trade_id: int | None = field(default=None, compare=False)
+    at_ms: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,7 +502,7 @@ def _read_rows(
                 raise UnreadableFrame(problem)
             good.append(read_row(row))
         except UnreadableFrame as error:
-            bad.append(SetAside(index, str(error)))
+            bad.append(_set_aside(index, row, str(error)))
     return tuple(good), tuple(bad)
 
 
@@ -511,7 +518,7 @@ def _read_trusting(
         try:
             good.append(read_row(row, left_out))
         except UnreadableFrame as error:
-            bad.append(SetAside(index, str(error)))
+            bad.append(_set_aside(index, row, str(error)))
         else:
             remarks += [Remark(index, text) for text in left_out]
     return tuple(good), tuple(bad), tuple(remarks)
@@ -523,6 +530,26 @@ def _trusting(row: object, shape: type[Shape], describing: frozenset[str], suspe
     told, left_out = read_trusting(row, shape, describing, suspect=suspect)
     remarks += left_out
     return told
+
+
+def _set_aside(index: int, row: object, problem: str) -> SetAside:
+    if not isinstance(row, dict):
+        return SetAside(index, problem)
+    symbol = row.get("symbol")
+
+    def number(name: str, least: int, most: int) -> int | None:
+        value = row.get(name)
+        return value if type(value) is int and least <= value <= most else None
+
+    times = [number(name, 1, LAST_MS) for name in ("time", "transactTime", "updateTime")]
+    return SetAside(
+        index,
+        problem,
+        symbol if isinstance(symbol, str) and 0 < len(symbol) <= 64 and symbol.isprintable() else None,
+        number("orderId", 0, LAST_ID),
+        number("id", 0, LAST_ID),
+        min((ms for ms in times if ms is not None), default=None),
+    )
 
 
 def _symbol(request: Request, told: str | None) -> str:

@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from ledger.db import coverage
 from ledger.db.coverage import Gap
 from ledger.errors import ConfigError
-from ledger.facts.types import Doubt, Resolution
+from ledger.facts.types import Doubt, Exact, Fill, Order, Resolution
 from tests.histories import ACCOUNT, T_MS, Session, column, fill, known, order, rest, rows, trade
 from tests.patience import stretched
 
@@ -221,6 +222,38 @@ async def test_coverage_of_a_market_and_of_all_ends_where_something_was_set_asid
 
     await rest().tell(conn, Resolution(1, "read since"))
     assert set(dict(await rows(conn, ends, T_MS)).values()) == {before["ETHUSDT"]}
+
+
+async def test_a_hole_that_was_filled_opens_again_when_it_is_told_again_and_a_decision_of_a_person_stands(
+    conn: Any,
+) -> None:
+    await running_since_the_beginning(conn)
+    row = Doubt("rest_row", "allOrders BTCUSDT/7", None, "odd", symbol="BTCUSDT", uncovered_from_ms=T_MS - 10)
+    state = "SELECT resolution, uncovered_from_ms - $1 FROM ledger_v1.discrepancies"
+    await rest().tell(conn, row)
+    await rest().tell(conn, Resolution(1, "the venue told of the order"))
+    await rest().tell(conn, structs.replace(row, uncovered_from_ms=T_MS))
+    assert await rows(conn, state, T_MS) == [(None, 0)]
+    await rest().tell(conn, structs.replace(row, uncovered_from_ms=T_MS - 5))
+    assert await rows(conn, state, T_MS) == [(None, -5)], "the longer hole counts"
+
+    await rest().tell(conn, Resolution(1, "accepted, says ada: too old to matter"))
+    await rest().tell(conn, row)
+    assert await rows(conn, state, T_MS) == [("accepted, says ada: too old to matter", -5)]
+
+
+async def test_rows_set_aside_are_no_holes_any_more_once_the_order_and_the_trade_are_read(conn: Any) -> None:
+    await running_since_the_beginning(conn)
+    for subject, trade_id in (("allOrders BTCUSDT/7", None), ("myTrades BTCUSDT/7/9", 9)):
+        hole = Doubt(
+            "rest_row", subject, None, "odd", symbol="BTCUSDT", order_id=7, trade_id=trade_id, uncovered_from_ms=0
+        )
+        await rest().tell(conn, hole)
+    still = "SELECT trade_id FROM ledger_v1.discrepancies WHERE resolved_at IS NULL ORDER BY 1"
+    await rest().tell(conn, Order("BTCUSDT", 7, status="NEW"))
+    assert await rows(conn, still) == [(9,)]
+    await rest().tell(conn, Fill("BTCUSDT", 7, "BUY", Exact("1"), Exact("1"), T_MS, trade_id=9))
+    assert await rows(conn, still) == []
 
 
 async def test_where_not_even_the_market_is_known_every_market_ends_there(conn: Any) -> None:

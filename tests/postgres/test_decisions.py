@@ -116,10 +116,22 @@ async def test_what_does_not_exist_is_said(conn: Any) -> None:
         await decide(conn, 3, "deposit")
 
 
+async def test_what_is_missing_may_be_accepted_and_what_is_money_may_not(conn: Any) -> None:
+    await known(conn)
+    await doubted(conn, "rest_row", None)
+    await decide(conn, 1, "accepted")
+    assert await rows(conn, "SELECT resolution FROM ledger_v1.discrepancies") == [
+        ("accepted, says ada: seen on chain",)
+    ]
+    await doubted(conn, "unexplained_balance", "5")
+    with pytest.raises(ValueError, match="about money, which must be booked"):
+        await decide(conn, 2, "accepted")
+
+
 async def test_a_discrepancy_that_is_no_movement_is_settled_without_a_transfer(conn: Any) -> None:
     await known(conn)
     await doubted(conn, "order_conflict", None)
-    with pytest.raises(ValueError, match="only --as other settles it"):
+    with pytest.raises(ValueError, match="only --as other or --as accepted settles it"):
         await decide(conn, 1, "deposit")
     await decide(conn, 1, "other")
     assert await rows(conn, "SELECT count(*) FROM ledger_v1.transfers") == [(0,)]

@@ -150,6 +150,20 @@ BROKEN = [
         [("gap 1", None)],
     ),
     ("coverage_is_honest", f"UPDATE ledger.coverage SET live_through_ms = {NOW_MS + HOUR_MS}", [("*", None)]),
+    (
+        "coverage_ends_at_holes",
+        DOUBT.format("rest_row") + f"; UPDATE ledger.discrepancies SET symbol = '{SYMBOL}'",
+        [("rest_row USDT", 4)],
+    ),
+    (
+        "coverage_ends_at_holes",
+        DOUBT.format("symbol_refused")
+        + "; UPDATE ledger.discrepancies SET uncovered_from_ms = 0;"
+        + " CREATE OR REPLACE VIEW ledger_v1.coverage AS SELECT account, symbol, complete_from_ms,"
+        + " to_timestamp(live_through_ms / 1000.0) AS complete_through, live_through_ms AS complete_through_ms, live"
+        + " FROM ledger.coverage",
+        [("*", 4)],
+    ),
     ("doubts_do_not_last", f"UPDATE ledger.fills SET state = 'provisional', stream_ms = {T_MS - HOUR_MS}", [(FILL, 3)]),
 ]
 

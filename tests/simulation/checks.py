@@ -23,6 +23,8 @@ SHOWN_MAX = 4
 FRESH_WITHIN_MS = 15_000
 """How far behind a healthy mirror's coverage may be, beyond what its settings hold it back."""
 TERMINAL = frozenset({"FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED"})
+LATE_MS = 30_000
+"""An order of so long ago has come by REST or the stream, whatever may have been lost."""
 UNKNOWABLE = frozenset({"balances_are_explained", "locks_are_explained", "nothing_is_set_aside"})
 """Verdicts that tell of the venue, not of us: what it lost or garbled cannot be explained."""
 CONFLICTS = frozenset({"fill_conflict", "order_conflict", "terminal_conflict"})
@@ -82,6 +84,20 @@ async def in_the_end(conn: Any, world: World) -> None:
     _none("a socket of the valid listen key is up", [] if world.venue.subscribed() else ["none that hears"])
     _none("the stream is live and covered", await _stale(conn, world))
     _none("nothing is asked while the venue wants silence, nor beyond the budget", world.venue.impolite)
+
+
+async def covered_but_for(conn: Any, world: World, refused: frozenset[str]) -> None:
+    """Of a market that the venue refuses to tell of nothing is claimed beyond what was told. Raises Broken."""
+    if world.may_trust_coverage:
+        _none("coverage is never past what is known", await _uncovered(conn, world, await _orders(conn, world)))
+    orders = await _orders(conn, world)
+    missing = [
+        f"order {key} is unknown"
+        for key, other in world.venue.books.orders.items()
+        if key[0] not in refused and key not in orders and other.created_ms < world.venue.now_ms() - LATE_MS
+    ]
+    if not world.scenario.loses_silently:
+        _none("a refusal stops nothing but its question", missing)
 
 
 async def verified(conn: Any, world: World) -> None:

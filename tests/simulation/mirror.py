@@ -66,6 +66,7 @@ class Settings:
     key_ttl_s: float
     max_age_s: float
     weight_per_minute: int
+    symbols: tuple[str, ...] = ()
 
 
 class Mirror:
@@ -149,6 +150,7 @@ def _configured(account: str, settings: Settings, data_dir: Path) -> config.Sett
         rest_lag_s=settings.rest_lag_s,
         reconcile_every_s=settings.every_s,
         weight_per_minute=settings.weight_per_minute,
+        symbols=settings.symbols,
     )
 
 

@@ -21,7 +21,7 @@ from ledger.db import coverage, order_checks, reads, rows
 from ledger.db.apply import WalkStep
 from ledger.errors import VenueBusy
 from ledger.facts.identity import SessionMemory
-from ledger.reconcile import plan
+from ledger.reconcile import holes, plan, refusals
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.course import Course, PageSize
 from ledger.reconcile.plan import Walk
@@ -207,6 +207,16 @@ def _only_first_page(self: Course, _page: Page) -> Iterator[Any]:
     return iter(())
 
 
+def _nothing_is_a_hole() -> AbstractContextManager[Any]:
+    """A row that cannot be read is noted, and ends no coverage."""
+    of_row = holes.of_row
+
+    def noted(kind: str, question: str, row: Any) -> Any:
+        return structs.replace(of_row(kind, question, row), uncovered_from_ms=None)
+
+    return mock.patch.object(holes, "of_row", noted)
+
+
 def _is_full_as_asked(self: PageSize, rows: int) -> bool:
     return rows >= self.limit
 
@@ -387,6 +397,8 @@ PLANTS = {
         Plant("a ban is forgotten at a restart", python=_attribute(reads, "blocked_until_ms", _none)),
         Plant("the weight budget is ignored", python=_attribute(Budget, "reserve", _spend)),
         # never claim what is not known
+        Plant("a refusal ends the walk", python=_attribute(refusals, "ends_walk", lambda *_: True)),
+        Plant("coverage passes over what was set aside", python=_nothing_is_a_hole),
         Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
         Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
         # clocks

@@ -7,13 +7,17 @@ loses frames; a frame that a healthy socket never delivers can be found again on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
+from ledger.sandbox.books import PAIRS
 from ledger.sandbox.dialects import DIALECTS, Dialect
 from tests.simulation.mirror import Settings
 
 CRASH_SEED = 5
+REFUSED_MARKETS = tuple(symbol for symbol in sorted(PAIRS)[1:] if symbol != "BTCUSDT")
+"""Markets the venue may refuse: named in the settings, since one that is only guessed is dropped for the day; and none
+that the program probes the venue with."""
 
 # Harm by kind: how likely, and whether frames are lost for good by it.
 _HARM: dict[str, tuple[int, bool]] = {
@@ -55,6 +59,8 @@ _HARM: dict[str, tuple[int, bool]] = {
     "deafen": (0, True),
     "page_cap": (8, False),
     "limit_refused": (2, False),
+    "refuse_market": (6, False),
+    "odd_rows": (8, False),
     "deny_trades": (4, False),
     "rest_odd": (4, False),
 }
@@ -130,6 +136,8 @@ def choose(seed: int) -> Scenario:
         weight_per_minute=600 if tight else 20_000,
     )
     harm = _harm(rng, duration_s, doubles_only, loses_silently)
+    if any(one.kind == "refuse_market" for one in harm):
+        settings = replace(settings, symbols=("BTCUSDT", *REFUSED_MARKETS))
     return Scenario(
         seed=seed,
         dialect=dialect,

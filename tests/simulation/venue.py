@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from email.utils import formatdate
 from random import Random
@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Conne
 from websockets.frames import Close
 
 from ledger.errors import VenueBusy, VenueRefused
-from ledger.sandbox.books import Books, Event, Movement, Position
+from ledger.sandbox.books import Books, Event, Fill, Movement, Order, Position
 from ledger.sandbox.dialects import Dialect, event_json, listen_key_expired_json
 from ledger.sandbox.faults import garbage
 from ledger.sandbox.market import Market
@@ -243,6 +243,9 @@ class Venue:
         self.late_s = 0.0
         self.date_wrong_until_s = 0.0
         self.date_off_ms = 0
+        self.odd_until_s = 0.0
+        self.odd_every = 1
+        """Until then one order of so many cannot be read over REST, nor its trades."""
         self.pushed: set[bytes] = set()
         """Every frame that ever left."""
         self.was_held = {(asset, held.free, held.locked) for asset, held in market.books.balances.items()}
@@ -435,7 +438,18 @@ class Venue:
         self.date_wrong_until_s = 0.0
         self.denied_until_s = 0.0
         self.rest.not_found = 0
+        self.odd_until_s = 0.0
         self.fall_behind(0)
+
+    def _garbled(self, rows: list[Order | Fill]) -> list[Order | Fill]:
+        if self.loop.time() >= self.odd_until_s:
+            return rows
+        odd = [row.order_id % self.odd_every == 0 for row in rows]
+        self.done["row_garbled"] += sum(odd)
+        return [
+            row if not is_odd else replace(row, status="") if isinstance(row, Order) else replace(row, qty=-row.qty)
+            for row, is_odd in zip(rows, odd, strict=True)
+        ]
 
     def transport_of(self, process: Process) -> httpx.AsyncBaseTransport:
         """HTTP between that process and the venue."""
@@ -476,7 +490,9 @@ class Venue:
             return error(401, -2015, "Invalid API-key, IP, or permissions for action.")
         if kind == "broken":
             return httpx.ReadError("simulated")
-        answer = self.rest.answer(call, self._rest_books(), now_ms=self.now_ms(), now_s=self.loop.time())
+        answer = self.rest.answer(
+            call, self._rest_books(), now_ms=self.now_ms(), now_s=self.loop.time(), telling=self._garbled
+        )
         if call.path.endswith("/userDataStream"):
             self._arm_expiry()
         if kind == "lost":

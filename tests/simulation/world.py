@@ -25,7 +25,8 @@ from uuid import UUID
 
 import structlog
 
-from ledger.reconcile import plan, runner
+from ledger.db import coverage
+from ledger.reconcile import plan, refusals, runner
 from ledger.sandbox import rest as sandbox_rest
 from ledger.sandbox.books import Event, Report
 from ledger.sandbox.market import Market, live_through
@@ -37,7 +38,7 @@ from tests.simulation.checks import Broken
 from tests.simulation.database import Database, Server
 from tests.simulation.loop import SimLoop, Stuck
 from tests.simulation.mirror import Mirror, asked_for_walk, rendered, wired
-from tests.simulation.scenario import Harm, Scenario
+from tests.simulation.scenario import REFUSED_MARKETS, Harm, Scenario
 from tests.simulation.venue import START_MS, YEAR_9999_MS, Spoilt, Venue, Wire
 
 HEALED_WITHIN_S = 600.0
@@ -50,6 +51,10 @@ RESTART_S = 0.7
 LOG_LINES_MAX = 400_000
 COIN = "AIR"
 HOUR_MS = 3_600_000
+MEANT = frozenset(
+    {-1001, -1003, -1006, -1007, -1008, -1016, -1021, -1022, -1121, -1127, -2011, -2013, -2014, -2015, -2026, -5000}
+)
+"""Codes that say more than that a question is refused."""
 MEMORY = Path("/dev/shm")
 """Where small files cost nothing, on systems that have it."""
 
@@ -201,6 +206,8 @@ class World:
         await self._until(self.scenario.duration_s)
         await trading
         self._heal()
+        if self.venue.rest.refused:
+            await self._healed_but_for_the_refused()
         await self._healthy()
         watching.cancel()
         await self.database.ask(lambda conn: checks.verified(conn, self))
@@ -274,6 +281,19 @@ class World:
                     self.venue.trade()
                     pulse_s = self.loop.time() + PULSE_EVERY_S
         self.healed_s = self.loop.time() - began_s
+
+    async def _healed_but_for_the_refused(self) -> None:
+        """Every gap closes though the venue goes on refusing to tell of a market; then it tells of that one too."""
+        until_s = self.loop.time() + HEALED_WITHIN_S
+        while gaps := await self.database.ask(lambda conn: coverage.open_gaps(conn, self.account)):
+            if self.loop.time() > until_s:
+                raise Broken(
+                    "a refusal stops nothing but its question", f"gaps {[gap.gap_id for gap in gaps]} are open"
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self.database.ask(lambda conn: checks.covered_but_for(conn, self, frozenset(self.venue.rest.refused)))
+        self.log("the venue tells of every market again")
+        self.venue.rest.refused.clear()
 
     async def _ask_for_walk(self) -> None:
         """Frames a healthy socket never delivered are found when somebody asks for it, once the stream is up."""
@@ -473,6 +493,20 @@ class World:
     def _limit_refused(self, harm: Harm, chance: Random) -> None:
         """Likewise."""
 
+    def _refuse_market(self, harm: Harm, chance: Random) -> None:
+        """For good, until everything else was seen to be healed; often while the stream is cut."""
+        code = chance.choice([code for code in range(-9999, -999) if code not in MEANT])
+        self.venue.rest.refused[chance.choice(REFUSED_MARKETS)] = code
+        if chance.random() < 0.6:
+            self._cut(harm, chance)
+
+    def _odd_rows(self, harm: Harm, chance: Random) -> None:
+        """Some rows of REST cannot be read for a while, often while the stream is cut."""
+        self.venue.odd_until_s = self.loop.time() + harm.seconds + 8.0
+        self.venue.odd_every = chance.choice((1, 2, 5))
+        if chance.random() < 0.6:
+            self._cut(harm, chance)
+
     def _cap_pages(self) -> None:
         """Pages are shorter than asked for, without a word or because the limit is refused."""
         harm = next((one for one in self.scenario.harm if one.kind in ("page_cap", "limit_refused")), None)
@@ -582,6 +616,8 @@ def at_scale(scenario: Scenario) -> Iterator[None]:
         mock.patch.object(plan, "OVERLAP_MS", int(plan.OVERLAP_MS * scenario.overlap_s / 60)),
         mock.patch.object(plan, "QUIET_OVERLAP_MS", int(plan.QUIET_OVERLAP_MS * scenario.overlap_s / 60)),
         mock.patch.object(consumer, "FRAMES_PER_CALL_MAX", scenario.batch_max),
+        mock.patch.object(refusals, "FIRST_PAUSE_MS", 1_000),
+        mock.patch.object(refusals, "LONGEST_PAUSE_MS", 30_000),
         mock.patch.object(requests, "LIMIT_MAX", rows),
         mock.patch.object(runner, "ROWS_PER_CALL_MAX", max(1, rows // 3)),
         mock.patch.object(runner, "PROBE_AGAIN_S", 6.0),
