@@ -29,7 +29,14 @@ from ledger.facts.identity import SessionMemory
 from ledger.stream import consumer
 
 SCRATCH = "ledger_replay"
-REBUILT = (tables.orders, tables.fills, tables.balances, tables.balance_history, tables.transfers)
+REBUILT = (
+    tables.orders,
+    tables.order_amendments,
+    tables.fills,
+    tables.balances,
+    tables.balance_history,
+    tables.transfers,
+)
 """What the journal alone determines; every column of these is compared."""
 _GROWING = ("inbox", "orders", "fills", "balances", "balance_history", "transfers", "snapshot_votes", "discrepancies")
 SWAP = "swap"

@@ -21,7 +21,7 @@ from ledger.db.coverage import register
 from ledger.db.rows import lay
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Balance, Exact, Fact, Fill, Order, Settlement, Snapshot
-from ledger.sandbox.books import Books, Report
+from ledger.sandbox.books import PAIRS, Books, Event, Report
 from ledger.sandbox.dialects import DIALECTS, account_json, event_json, order_json, trade_json
 from ledger.sandbox.market import Market
 from ledger.stream.consumer import read
@@ -179,20 +179,38 @@ class Venue:
     ``books[n]`` are the books after n actions, ``truth`` the last of them.
     """
 
-    def __init__(self, seed: int, steps: int, dialect: str) -> None:
+    def __init__(self, seed: int, steps: int, dialect: str, *, amended: int = 0) -> None:
+        """``amended``: after so many of 100 actions a resting order is amended."""
         self.dialect = DIALECTS[dialect]
-        market, clock = Market(seed), Random(seed)
+        market, clock, chance = Market(seed), Random(seed), Random(seed + 1)
         self.frames: list[Frame] = []
         self.books: list[Books] = [market.books.copy()]
         now_ms = T_MS
         for _ in range(steps):
             now_ms += clock.choice((0, 1, 300, 900))
-            for event in market.step(now_ms):
-                told = event_json(self.dialect, event)
-                if told is not None:
-                    self.frames.append(_frame(msgspec.json.encode(told), event))
+            self._tell(market.step(now_ms))
             self.books.append(market.books.copy())
+            if chance.randrange(100) < amended and self._amend(market, now_ms + 1, chance):
+                now_ms += 2
+                self.books.append(market.books.copy())
         self.truth = market.books
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            told = event_json(self.dialect, event)
+            if told is not None:
+                self.frames.append(_frame(msgspec.json.encode(told), event))
+
+    def _amend(self, market: Market, now_ms: int, chance: Random) -> bool:
+        """Leave some resting order with less, at an instant of its own."""
+        resting = [one for one in market.books.open_orders() if one.left > PAIRS[one.symbol].step]
+        if not resting:
+            return False
+        order = chance.choice(resting)
+        step = PAIRS[order.symbol].step
+        less = chance.randint(1, int(order.left // step) - 1) * step
+        self._tell(market.amend(order, order.orig_qty - less, now_ms))
+        return True
 
     def answer(self, request: Request, books: Books) -> bytes:
         """The body of the answer when these are the venue's books."""

@@ -48,7 +48,7 @@ BEGIN
     INSERT INTO ledger.orders AS t (
         account, symbol, order_id, client_order_id, side, type, time_in_force, price, orig_qty,
         venue_executed_qty, venue_executed_quote, status, status_rank, status_decided, status_executed,
-        status_ms, created_ms, updated_ms, fills_qty, fills_quote, told_seq, wounded, seq
+        status_ms, created_ms, updated_ms, fills_qty, fills_quote, told_seq, wounded, terms_ms, terms_asked_ms, seq
     ) VALUES (
         p_account, p_order.symbol, p_order.order_id, p_order.client, p_order.side, p_order.type, p_order.tif,
         p_order.price::numeric, p_order.orig::numeric, p_order.executed::numeric, p_order.quote::numeric,
@@ -56,7 +56,9 @@ BEGIN
         coalesce(p_order.decides AND ledger.status_rank(p_order.status) = 3, false), coalesce(p_order.executed::numeric, 0),
         coalesce(p_order.updated, 0), p_order.created, p_order.updated, coalesce(p_sum.qty, 0), coalesce(p_sum.quote, 0),
         CASE WHEN p_order.executed IS NOT NULL THEN p_head + p_order.frame END,
-        coalesce(p_order.executed::numeric > coalesce(p_sum.qty, 0), false), p_head + p_order.frame
+        coalesce(p_order.executed::numeric > coalesce(p_sum.qty, 0), false),
+        CASE WHEN p_order.orig IS NULL AND p_order.price IS NULL AND p_order.client IS NULL THEN 0
+             ELSE coalesce(p_order.updated, 0) END, 0, p_head + p_order.frame
     )
     ON CONFLICT (account, symbol, order_id) DO UPDATE SET
         client_order_id = coalesce(t.client_order_id, excluded.client_order_id), side = coalesce(t.side, excluded.side),
@@ -71,6 +73,8 @@ BEGIN
         told_seq = coalesce(excluded.told_seq, t.told_seq),
         wounded = CASE WHEN excluded.told_seq IS NULL THEN t.wounded
             ELSE greatest(t.venue_executed_qty, excluded.venue_executed_qty) > t.fills_qty + excluded.fills_qty END,
+        terms_ms = greatest(t.terms_ms, excluded.terms_ms),
+        terms_asked_ms = CASE WHEN excluded.terms_ms > t.terms_ms THEN 0 ELSE t.terms_asked_ms END,
         seq = excluded.seq
     WHERE t.status_rank < 3
       AND (excluded.status_rank, excluded.status_decided, excluded.status_executed, excluded.status_ms,

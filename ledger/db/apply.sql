@@ -182,6 +182,27 @@ BEGIN
 END
 $$;
 
+-- Ids of a market began anew: an order or a trade of this id was over long before this one came to be. The new one is not
+-- merged with the old; one discrepancy of the market names both, and ends coverage there until a person has looked.
+CREATE OR REPLACE FUNCTION ledger.ids_began_anew(
+    p_account text, p_symbol text, p_order_id bigint, p_trade_id bigint, p_held text, p_said text, p_ms bigint,
+    p_seq bigint, p_at timestamptz
+) RETURNS integer
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM ledger.discrepancies d
+               WHERE d.account = p_account AND d.kind = 'ids_began_anew' AND d.symbol = p_symbol) THEN
+        RETURN 0;
+    END IF;
+    RETURN ledger.doubt(
+        p_account, 'ids_began_anew', p_symbol, p_held, p_said, p_seq, p_at, p_symbol => p_symbol,
+        p_order_id => p_order_id, p_trade_id => p_trade_id, p_uncovered_from_ms => p_ms);
+END
+$$;
+
+-- How long after the end of one a thing of the same id must have begun to be another: no report is that late.
+CREATE OR REPLACE FUNCTION ledger.anew_after_ms() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 86400000::bigint $$;
+
 -- Bring a fill that a row already has by key: nulls are filled in, REST's time wins, other numbers are a discrepancy.
 -- Returns 1 when the row changed.
 CREATE OR REPLACE FUNCTION ledger.meet_fill(
@@ -196,6 +217,15 @@ DECLARE
 BEGIN
     SELECT x.* INTO STRICT f FROM ledger.fills x
     WHERE x.account = p_account AND x.first_seq = p_first_seq AND x.first_index = p_first_index;
+    IF p_by_trade AND abs(f.executed_ms - p_executed_ms) > ledger.anew_after_ms() THEN
+        RETURN ledger.ids_began_anew(
+            p_account, f.symbol, f.order_id, f.trade_id,
+            concat_ws(' ', 'trade', f.trade_id, 'of order', f.order_id || ':', f.side, f.qty, '@', f.price, 'at',
+                      ledger.moment(f.executed_ms) AT TIME ZONE 'UTC'),
+            concat_ws(' ', 'trade', f.trade_id, 'of order', f.order_id || ':', p_side, p_qty, '@', p_price, 'at',
+                      ledger.moment(p_executed_ms) AT TIME ZONE 'UTC'),
+            greatest(f.executed_ms, p_executed_ms), p_seq, p_at);
+    END IF;
     v_differs := f.price <> p_price OR f.qty <> p_qty OR f.fee <> p_fee OR f.fee_asset <> p_fee_asset
         OR f.side <> p_side OR (NOT f.quote_derived AND f.quote_qty <> p_quote) OR f.is_maker <> p_is_maker
         OR (p_by_trade AND abs(f.executed_ms - p_executed_ms) > 1000);
@@ -372,6 +402,95 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT timestamptz '1970-01-01 00:00:00+00' + p_ms * interval '1 millisecond'
 $$;
 
+-- An order in words, for a person.
+CREATE OR REPLACE FUNCTION ledger.order_in_words(
+    p_order_id bigint, p_side text, p_qty numeric, p_status text, p_created_ms bigint, p_updated_ms bigint
+) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT concat_ws(' ', 'order', p_order_id || ':', p_side, trim_scale(p_qty), p_status,
+                     'created at ' || (ledger.moment(p_created_ms) AT TIME ZONE 'UTC'),
+                     'last changed at ' || (ledger.moment(p_updated_ms) AT TIME ZONE 'UTC'))
+$$;
+
+-- Keep what an order's quantity, price and client id were by older reports, beside the newest that the order shows now.
+-- p_order: the order as it was before this call (was_…) and which it is; p_told: the call's reports.
+CREATE OR REPLACE FUNCTION ledger.keep_amended(
+    p_account text, p_order jsonb, p_told ledger.told_order[], p_seq bigint
+) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_symbol text := p_order ->> 'symbol';
+    v_id bigint := (p_order ->> 'id')::bigint;
+BEGIN
+    INSERT INTO ledger.order_amendments AS a (account, symbol, order_id, field, value, reported_ms, seq)
+    SELECT p_account, v_symbol, v_id, x.field, x.value, max(x.ms), p_seq
+    FROM (
+        SELECT v.field, v.value, (p_order ->> 'was_ms')::bigint AS ms
+        FROM (VALUES ('client_order_id', p_order ->> 'was_client'), ('price', p_order ->> 'was_price'),
+                     ('orig_qty', p_order ->> 'was_orig')) AS v(field, value)
+        UNION ALL
+        SELECT v.field, v.value, coalesce(u.updated, 0)
+        FROM unnest(p_told) AS u
+        CROSS JOIN LATERAL (VALUES ('client_order_id', u.client), ('price', trim_scale(u.price::numeric)::text),
+                                   ('orig_qty', trim_scale(u.orig::numeric)::text)) AS v(field, value)
+        WHERE u.symbol = v_symbol AND u.order_id = v_id
+    ) x
+    JOIN ledger.orders o ON o.account = p_account AND o.symbol = v_symbol AND o.order_id = v_id
+    WHERE x.value <> CASE x.field WHEN 'client_order_id' THEN o.client_order_id WHEN 'price' THEN trim_scale(o.price)::text
+                     ELSE trim_scale(o.orig_qty)::text END
+    GROUP BY x.field, x.value ORDER BY x.field, x.value
+    ON CONFLICT (account, symbol, order_id, field, value) DO UPDATE SET reported_ms = excluded.reported_ms
+        WHERE excluded.reported_ms > a.reported_ms;
+END
+$$;
+
+-- Whether something that began at p_ms began long after this order was over. Where an order's only time is its creation
+-- nobody knows when it ended: unless all of it is there, what comes late may be part of it.
+CREATE OR REPLACE FUNCTION ledger.is_long_over(
+    p_rank smallint, p_created_ms bigint, p_updated_ms bigint, p_executed numeric, p_fills_qty numeric, p_ms bigint
+) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(p_rank = 3 AND p_ms > p_updated_ms + ledger.anew_after_ms()
+        AND (p_created_ms IS NULL OR p_updated_ms > p_created_ms OR p_fills_qty >= nullif(p_executed, 0)), false)
+$$;
+
+DROP FUNCTION IF EXISTS ledger.of_ids_began_anew;
+-- The rows of one answer of REST that belong to a later generation of ids than what is kept, or than earlier rows of the
+-- same answer: symbol, id, trade (null: an order), frame, ms, and both in words. Null: none, as nearly always.
+CREATE FUNCTION ledger.of_ids_began_anew(
+    p_account text, p_orders ledger.told_order[], p_fills ledger.told_fill[]
+) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_agg(jsonb_build_object('symbol', x.symbol, 'id', x.order_id, 'trade', x.trade_id, 'frame', x.frame,
+                                        'ms', x.ms, 'held', x.held, 'said', x.said) ORDER BY x.ms)
+    FROM (
+        SELECT u.symbol, u.order_id, u.trade_id, u.frame, u.ms,
+               ledger.order_in_words(o.order_id, o.side, greatest(o.orig_qty, o.fills_qty), o.status, o.created_ms, o.updated_ms)
+                   AS held,
+               concat_ws(' ', 'order', u.order_id || ':', u.side, u.qty, '@', u.price, 'executed at',
+                         ledger.moment(u.ms) AT TIME ZONE 'UTC') AS said
+        FROM unnest(p_fills) AS u
+        JOIN LATERAL (
+            SELECT t.* FROM ledger.orders t WHERE t.account = p_account AND (t.symbol, t.order_id) >= (u.symbol, u.order_id)
+            ORDER BY t.symbol, t.order_id LIMIT 1
+        ) o ON o.symbol = u.symbol AND o.order_id = u.order_id
+        WHERE ledger.is_long_over(o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty, u.ms)
+        UNION ALL
+        SELECT u.symbol, u.order_id, NULL, u.frame, u.created,
+               ledger.order_in_words(g.order_id, g.side, g.qty, g.status, g.first_ms, NULL),
+               ledger.order_in_words(u.order_id, u.side, u.orig::numeric, u.status, u.created, u.updated)
+        FROM unnest(p_orders) AS u
+        JOIN (
+            SELECT n.symbol, n.order_id, min(n.created) AS first_ms, (array_agg(n.side ORDER BY n.created))[1] AS side,
+                   (array_agg(n.orig::numeric ORDER BY n.created))[1] AS qty,
+                   (array_agg(n.status ORDER BY n.created))[1] AS status
+            FROM unnest(p_orders) AS n GROUP BY n.symbol, n.order_id
+            HAVING max(n.created) - min(n.created) > ledger.anew_after_ms()
+        ) g ON g.symbol = u.symbol AND g.order_id = u.order_id
+        WHERE u.created > g.first_ms + ledger.anew_after_ms()
+    ) x
+$$;
+
 DROP FUNCTION IF EXISTS ledger.apply;
 -- Write one batch of frames of one session with the facts they carry, in its own transaction.
 --
@@ -413,6 +532,9 @@ DECLARE
     v_sum_whole boolean := false;
     v_conflicts jsonb;
     v_settled jsonb;
+    v_anew jsonb;
+    -- When REST was asked for what it reports; between two of its answers of one update time the later one counts.
+    v_asked_ms bigint := 0;
     v_fill ledger.told_fill;
     v_orders ledger.told_order[] := p_orders::ledger.told_order[];
     v_fills ledger.told_fill[] := p_fills::ledger.told_fill[];
@@ -457,6 +579,18 @@ BEGIN
                           AND w.body_sha256 = v_hash);
     END IF;
 
+    IF p_source = 'rest' AND v_frames > 0 THEN
+        v_asked_ms := coalesce(v_venue_ms[1], 0);
+        v_anew := ledger.of_ids_began_anew(p_account, v_orders, v_fills);
+        IF v_anew IS NOT NULL THEN
+            v_orders := nullif(ARRAY(SELECT u FROM unnest(v_orders) AS u WHERE NOT EXISTS (
+                SELECT FROM jsonb_array_elements(v_anew) a WHERE a ->> 'trade' IS NULL AND a ->> 'symbol' = u.symbol
+                AND (a ->> 'id')::bigint = u.order_id AND (a ->> 'ms')::bigint = u.created)), '{}');
+            v_fills := nullif(ARRAY(SELECT u FROM unnest(v_fills) AS u WHERE NOT EXISTS (
+                SELECT FROM jsonb_array_elements(v_anew) a WHERE (a ->> 'trade')::bigint = u.trade_id
+                AND a ->> 'symbol' = u.symbol AND (a ->> 'id')::bigint = u.order_id AND (a ->> 'ms')::bigint = u.ms)), '{}');
+        END IF;
+    END IF;
     IF v_alone AND v_fills IS NOT NULL THEN
         v_sum := ledger.land_alone(p_account, v_fills[1], v_head);
         v_alone := v_sum.symbol IS NOT NULL;
@@ -624,7 +758,7 @@ BEGIN
     END IF;
     IF v_alone THEN
         orders_changed := 1;
-    ELSIF v_orders IS NOT NULL OR v_sums IS NOT NULL THEN
+    ELSIF v_orders IS NOT NULL OR v_sums IS NOT NULL OR v_anew IS NOT NULL THEN
         WITH facts AS (
             SELECT u.symbol, u.order_id, u.frame, u.status, ledger.status_rank(u.status) AS rank,
                    (ledger.status_rank(u.status), u.decides AND ledger.status_rank(u.status) = 3,
@@ -640,17 +774,63 @@ BEGIN
                    min(f.side) AS side, max(f.side) AS side2, min(f.type) AS type, max(f.type) AS type2,
                    min(f.tif) AS tif, max(f.tif) AS tif2, min(f.client) AS client, max(f.client) AS client2,
                    min(f.price) AS price, max(f.price) AS price2, min(f.orig) AS orig, max(f.orig) AS orig2,
+                   max(coalesce(f.updated, 0)) FILTER (WHERE f.orig IS NOT NULL OR f.price IS NOT NULL OR f.client IS NOT NULL)
+                       AS terms_ms,
                    min(f.status) FILTER (WHERE f.rank = 3) AS end1, max(f.status) FILTER (WHERE f.rank = 3) AS end2,
                    max(f.executed) AS executed, max(f.quote) AS quote, min(f.created) AS created, max(f.updated) AS updated
             FROM facts f GROUP BY f.symbol, f.order_id
         ), sums AS (
             SELECT u.* FROM unnest(v_sums) AS u
+        ), settled AS (
+            -- Quantity, price and client id may be amended: of those told in this call the newest count, of equal times the
+            -- smallest. a is looked at only where they differ.
+            SELECT f.*, coalesce(a.client, f.client) AS new_client, coalesce(a.price, f.price) AS new_price,
+                   coalesce(a.orig, f.orig) AS new_orig,
+                   a.client IS NOT NULL OR a.price IS NOT NULL OR a.orig IS NOT NULL AS is_amended, a.conflicts
+            FROM folded f
+            LEFT JOIN LATERAL (
+                SELECT (array_agg(t.client ORDER BY t.ms DESC, t.client) FILTER (WHERE t.client IS NOT NULL))[1] AS client,
+                       (array_agg(t.price ORDER BY t.ms DESC, t.price) FILTER (WHERE t.price IS NOT NULL))[1] AS price,
+                       (array_agg(t.orig ORDER BY t.ms DESC, t.orig) FILTER (WHERE t.orig IS NOT NULL))[1] AS orig,
+                       concat_ws(', ', CASE WHEN bool_or(t.client <> t.client2) THEN 'client_order_id' END,
+                                 CASE WHEN bool_or(t.price <> t.price2) THEN 'price' END,
+                                 CASE WHEN bool_or(t.orig <> t.orig2) THEN 'orig_qty' END) AS conflicts
+                FROM (
+                    SELECT coalesce(u.updated, 0) AS ms, min(u.client) AS client, max(u.client) AS client2,
+                           min(u.price::numeric) AS price, max(u.price::numeric) AS price2,
+                           min(u.orig::numeric) AS orig, max(u.orig::numeric) AS orig2
+                    FROM unnest(v_orders) AS u
+                    WHERE (f.client <> f.client2 OR f.price <> f.price2 OR f.orig <> f.orig2)
+                      AND u.symbol = f.symbol AND u.order_id = f.order_id
+                    GROUP BY 1
+                ) t
+            ) a ON true
         ), drafted AS (
             SELECT coalesce(f.symbol, s.symbol) AS symbol, coalesce(f.order_id, s.order_id) AS order_id,
                    v_head + coalesce(f.frame, s.frame) AS seq, f.frame,
-                   coalesce(o.client_order_id, f.client) AS client, coalesce(o.side, f.side, x.side) AS side,
+                   CASE WHEN o.client_order_id <> f.new_client AND v.newer THEN f.new_client
+                        WHEN o.client_order_id <> f.new_client AND v.level THEN least(o.client_order_id, f.new_client)
+                        ELSE coalesce(o.client_order_id, f.new_client) END AS client,
+                   coalesce(o.side, f.side, x.side) AS side,
                    coalesce(o.type, f.type) AS type, coalesce(o.time_in_force, f.tif) AS tif,
-                   coalesce(o.price, f.price) AS price, coalesce(o.orig_qty, f.orig) AS orig,
+                   CASE WHEN o.price <> f.new_price AND v.newer THEN f.new_price
+                        WHEN o.price <> f.new_price AND v.level THEN least(o.price, f.new_price)
+                        ELSE coalesce(o.price, f.new_price) END AS price,
+                   CASE WHEN o.orig_qty <> f.new_orig AND v.newer THEN f.new_orig
+                        WHEN o.orig_qty <> f.new_orig AND v.level THEN least(o.orig_qty, f.new_orig)
+                        ELSE coalesce(o.orig_qty, f.new_orig) END AS orig,
+                   CASE WHEN v.newer OR o.account IS NULL THEN coalesce(f.terms_ms, 0) ELSE o.terms_ms END AS terms_ms,
+                   CASE WHEN v.newer OR o.account IS NULL THEN CASE WHEN f.terms_ms IS NULL THEN 0 ELSE v_asked_ms END
+                        ELSE o.terms_asked_ms END AS terms_asked_ms,
+                   coalesce(f.is_amended OR o.client_order_id <> f.new_client OR o.price <> f.new_price
+                            OR o.orig_qty <> f.new_orig, false) AS amended,
+                   -- Another order of the same id, whichever of them came first.
+                   f.symbol IS NOT NULL AND (
+                       (f.created IS NULL AND ledger.is_long_over(
+                           o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty, f.updated))
+                       OR coalesce(o.status_rank = 3 AND f.created > o.updated_ms + ledger.anew_after_ms(), false)
+                       OR coalesce(o.created_ms > f.updated + ledger.anew_after_ms(), false)) AS anew,
+                   f.side AS said_side, f.new_orig AS said_orig, f.created AS said_created,
                    greatest(o.venue_executed_qty, f.executed) AS executed,
                    greatest(o.venue_executed_quote, f.quote) AS quote,
                    least(o.created_ms, f.created) AS created, greatest(o.updated_ms, f.updated) AS updated,
@@ -667,10 +847,10 @@ BEGIN
                        CASE WHEN f.type <> f.type2 OR o.type <> f.type OR o.type <> f.type2 THEN 'type' END,
                        CASE WHEN f.tif <> f.tif2 OR o.time_in_force <> f.tif OR o.time_in_force <> f.tif2
                             THEN 'time_in_force' END,
-                       CASE WHEN f.client <> f.client2 OR o.client_order_id <> f.client OR o.client_order_id <> f.client2
-                            THEN 'client_order_id' END,
-                       CASE WHEN f.price <> f.price2 OR o.price <> f.price OR o.price <> f.price2 THEN 'price' END,
-                       CASE WHEN f.orig <> f.orig2 OR o.orig_qty <> f.orig OR o.orig_qty <> f.orig2 THEN 'orig_qty' END
+                       nullif(f.conflicts, ''),
+                       CASE WHEN v.at_once AND o.client_order_id <> f.new_client THEN 'client_order_id' END,
+                       CASE WHEN v.at_once AND o.price <> f.new_price THEN 'price' END,
+                       CASE WHEN v.at_once AND o.orig_qty <> f.new_orig THEN 'orig_qty' END
                    ) END AS conflicts,
                    concat_ws(' ', f.side, f.side2, f.type, f.type2, f.tif, f.tif2, f.client, f.client2, f.price, f.price2,
                              f.orig, f.orig2) AS said,
@@ -685,7 +865,7 @@ BEGIN
                    END AS one_end,
                    CASE WHEN f.end1 <> f.end2 THEN f.end2 WHEN o.status_rank = 3 AND f.end1 <> o.status THEN f.end1
                    END AS other_end
-            FROM folded f FULL JOIN sums s ON s.symbol = f.symbol AND s.order_id = f.order_id
+            FROM settled f FULL JOIN sums s ON s.symbol = f.symbol AND s.order_id = f.order_id
             -- One by one, and in the order of the key: of a small table without statistics any index, and reading all of
             -- it, looks as good as the key, and a plan made then is kept while the table grows.
             LEFT JOIN LATERAL (
@@ -693,6 +873,15 @@ BEGIN
                 AND (t.symbol, t.order_id) >= (coalesce(f.symbol, s.symbol), coalesce(f.order_id, s.order_id))
                 ORDER BY t.symbol, t.order_id LIMIT 1
             ) o ON o.symbol = coalesce(f.symbol, s.symbol) AND o.order_id = coalesce(f.order_id, s.order_id)
+            -- Whether what is told is of a later moment than what is held, or of the same, and whether two values of that
+            -- moment contradict each other: they do unless REST, which gave no time but the creation, was asked for both.
+            CROSS JOIN LATERAL (
+                SELECT coalesce((f.terms_ms, v_asked_ms) > (o.terms_ms, o.terms_asked_ms), false) AS newer,
+                       coalesce((f.terms_ms, v_asked_ms) = (o.terms_ms, o.terms_asked_ms), false) AS level,
+                       coalesce(f.terms_ms = o.terms_ms AND NOT (
+                           p_source = 'rest' AND o.terms_asked_ms > 0 AND v_asked_ms <> o.terms_asked_ms
+                           AND coalesce(f.updated <= f.created, true)), false) AS at_once
+            ) v
             -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
             LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(v_fills) AS u
                 WHERE f.symbol IS NULL AND o.account IS NULL AND u.symbol = s.symbol AND u.order_id = s.order_id) x ON true
@@ -714,7 +903,7 @@ BEGIN
             INSERT INTO ledger.orders AS t (
                 account, symbol, order_id, client_order_id, side, type, time_in_force, price, orig_qty,
                 venue_executed_qty, venue_executed_quote, status, status_rank, status_decided, status_executed,
-                status_ms, created_ms, updated_ms, fills_qty, fills_quote, told_seq, wounded, seq
+                status_ms, created_ms, updated_ms, fills_qty, fills_quote, told_seq, wounded, terms_ms, terms_asked_ms, seq
             )
             SELECT p_account, m.symbol, m.order_id, m.client, m.side, m.type, m.tif, m.price, m.orig, m.executed, m.quote,
                    CASE WHEN m.wins THEN nullif((m.top).status, '') ELSE (m.old).status END,
@@ -722,16 +911,16 @@ BEGIN
                    CASE WHEN m.wins THEN coalesce((m.top).decided, false) ELSE (m.old).status_decided END,
                    CASE WHEN m.wins THEN coalesce((m.top).executed, 0) ELSE (m.old).status_executed END,
                    CASE WHEN m.wins THEN coalesce((m.top).updated, 0) ELSE (m.old).status_ms END,
-                   m.created, m.updated, m.fills_qty, m.fills_quote, m.told_seq, m.wounded, m.seq
+                   m.created, m.updated, m.fills_qty, m.fills_quote, m.told_seq, m.wounded, m.terms_ms, m.terms_asked_ms, m.seq
             FROM merged m
-            WHERE m.fresh OR m.wins OR m.wounded IS DISTINCT FROM (m.old).wounded
+            WHERE NOT m.anew AND (m.fresh OR m.wins OR m.wounded IS DISTINCT FROM (m.old).wounded
                OR (m.wounded AND m.told AND NOT m.stale AND (m.old).seq > (m.old).told_seq)
                OR (m.client, m.side, m.type, m.tif, m.price, m.orig, m.executed, m.quote, m.created, m.updated,
                    m.fills_qty, m.fills_quote)
                   IS DISTINCT FROM
                   ((m.old).client_order_id, (m.old).side, (m.old).type, (m.old).time_in_force, (m.old).price,
                    (m.old).orig_qty, (m.old).venue_executed_qty, (m.old).venue_executed_quote, (m.old).created_ms,
-                   (m.old).updated_ms, (m.old).fills_qty, (m.old).fills_quote)
+                   (m.old).updated_ms, (m.old).fills_qty, (m.old).fills_quote))
             ORDER BY m.symbol, m.order_id
             ON CONFLICT (account, symbol, order_id) DO UPDATE SET
                 client_order_id = excluded.client_order_id, side = excluded.side, type = excluded.type,
@@ -741,26 +930,50 @@ BEGIN
                 status_executed = excluded.status_executed, status_ms = excluded.status_ms,
                 created_ms = excluded.created_ms, updated_ms = excluded.updated_ms, fills_qty = excluded.fills_qty,
                 fills_quote = excluded.fills_quote, told_seq = excluded.told_seq, wounded = excluded.wounded,
-                seq = excluded.seq
+                terms_ms = excluded.terms_ms, terms_asked_ms = excluded.terms_asked_ms, seq = excluded.seq
             RETURNING 1
         )
         SELECT (SELECT count(*) FROM put),
                (SELECT jsonb_agg(jsonb_build_object(
                     'symbol', m.symbol, 'id', m.order_id, 'frame', m.frame, 'fields', m.conflicts, 'said', m.said,
-                    'held', concat_ws(' ', m.side, m.type, m.tif, m.client, m.price, m.orig), 'shrank', m.shrank,
+                    'held', concat_ws(' ', m.side, m.type, m.tif, coalesce((m.old).client_order_id, m.client),
+                                      coalesce((m.old).price, m.price), coalesce((m.old).orig_qty, m.orig)),
+                    'shrank', m.shrank, 'amended', m.amended, 'anew', m.anew,
+                    'anew_held', CASE WHEN m.anew THEN ledger.order_in_words(
+                        (m.old).order_id, (m.old).side, (m.old).orig_qty, (m.old).status, (m.old).created_ms,
+                        (m.old).updated_ms) END,
+                    'anew_said', CASE WHEN m.anew THEN ledger.order_in_words(
+                        m.order_id, m.said_side, m.said_orig, (m.top).status, m.said_created, m.said_ms) END,
+                    'anew_ms', greatest(coalesce(m.said_created, m.said_ms), (m.old).created_ms),
+                    'was_client', (m.old).client_order_id, 'was_price', trim_scale((m.old).price)::text,
+                    'was_orig', trim_scale((m.old).orig_qty)::text, 'was_ms', (m.old).terms_ms,
                     'held_executed', (m.old).venue_executed_qty::text,
                     'said_executed', concat_ws(' at ', m.said_executed, m.said_ms),
                     'one_end', least(m.one_end, m.other_end), 'other_end', greatest(m.one_end, m.other_end)))
-                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL OR m.shrank)
+                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL OR m.shrank OR m.amended OR m.anew)
         INTO orders_changed, v_conflicts;
 
         IF v_conflicts IS NOT NULL THEN
             FOR r IN SELECT c ->> 'symbol' AS symbol, (c ->> 'id')::bigint AS id, (c ->> 'frame')::integer AS frame,
                             c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
                             c ->> 'other_end' AS other_end, (c ->> 'shrank')::boolean AS shrank,
-                            c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed
+                            c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed,
+                            (c ->> 'anew')::boolean AS anew, (c ->> 'amended')::boolean AS amended, c AS whole
                      FROM jsonb_array_elements(v_conflicts) c
             LOOP
+                IF r.anew THEN
+                    v_anew := coalesce(v_anew, '[]') || jsonb_build_object(
+                        'symbol', r.symbol, 'id', r.id, 'frame', r.frame, 'ms', r.whole -> 'anew_ms',
+                        'held', r.whole -> 'anew_held', 'said', r.whole -> 'anew_said');
+                    -- What came along is kept, where nobody counts it as the old order's.
+                    UPDATE ledger.fills f SET state = 'voided'
+                    WHERE f.account = p_account AND f.symbol = r.symbol AND f.order_id = r.id
+                      AND f.first_seq BETWEEN v_head + 1 AND last_seq;
+                    CONTINUE;
+                END IF;
+                IF r.amended THEN
+                    PERFORM ledger.keep_amended(p_account, r.whole, v_orders, v_head + r.frame);
+                END IF;
                 IF r.shrank THEN
                     others_changed := others_changed + ledger.doubt(
                         p_account, 'order_shrank', concat_ws('/', r.symbol, r.id), r.held_executed, r.said_executed,
@@ -779,6 +992,17 @@ BEGIN
                         v_head + r.frame, ledger.moment(v_received_ms[r.frame]), p_symbol => r.symbol,
                         p_order_id => r.id);
                 END IF;
+            END LOOP;
+        END IF;
+        IF v_anew IS NOT NULL THEN
+            FOR r IN SELECT a ->> 'symbol' AS symbol, (a ->> 'id')::bigint AS id, (a ->> 'trade')::bigint AS trade,
+                            (a ->> 'frame')::integer AS frame, (a ->> 'ms')::bigint AS ms, a ->> 'held' AS held,
+                            a ->> 'said' AS said
+                     FROM jsonb_array_elements(v_anew) a
+            LOOP
+                others_changed := others_changed + ledger.ids_began_anew(
+                    p_account, r.symbol, r.id, r.trade, r.held, r.said, r.ms, v_head + r.frame,
+                    ledger.moment(v_received_ms[r.frame]));
             END LOOP;
         END IF;
         -- GET order decides between two terminal states, those told after its answer included.

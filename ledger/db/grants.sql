@@ -9,7 +9,7 @@ BEGIN
         GRANT USAGE ON SCHEMA ledger, ledger_v1 TO sdx_writer;
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_writer;
         GRANT INSERT ON ALL TABLES IN SCHEMA ledger TO sdx_writer;
-        GRANT UPDATE ON ledger.accounts, ledger.answers, ledger.orders, ledger.fills, ledger.balances,
+        GRANT UPDATE ON ledger.accounts, ledger.answers, ledger.orders, ledger.order_amendments, ledger.fills, ledger.balances,
             ledger.balance_history, ledger.snapshot_votes, ledger.gaps, ledger.walks, ledger.order_checks, ledger.coverage,
             ledger.page_limits, ledger.refused_markets, ledger.discrepancies, ledger.markets, ledger.explained, ledger.leases, ledger.venue_state, ledger.quarantine
             TO sdx_writer;

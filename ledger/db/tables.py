@@ -36,6 +36,7 @@ DISTRIBUTED = frozenset(
         "batches",
         "answers",
         "orders",
+        "order_amendments",
         "fills",
         "balances",
         "balance_history",
@@ -266,6 +267,12 @@ orders = _table(
     ),
     _flag("wounded", "true when fills were missing as the venue last told the executed quantity"),
     _seq("journal row that last changed this row"),
+    _count(
+        "terms_ms",
+        "venue time of the report that last gave quantity, price and client id, which an amendment may change, ms since"
+        " 1970 UTC; 0: it gave none",
+    ),
+    _count("terms_asked_ms", "when REST was asked for that report, ms since 1970 UTC; 0: the stream brought it"),
     _amounts(
         "orders",
         "price",
@@ -300,6 +307,26 @@ orders = _table(
         postgresql_where=text("wounded AND seq > told_seq"),
     ),
     comment="Newest state of every order, merged from stream and REST.",
+)
+
+order_amendments = _table(
+    "order_amendments",
+    ("account", "symbol", "order_id", "field", "value"),
+    _text("account", "account that placed the order"),
+    _text("symbol", "market"),
+    Column("order_id", BigInteger, nullable=False, comment="the venue's order id"),
+    _text("field", "orig_qty, price or client_order_id"),
+    _text("value", "what it was by an older report; amounts without needless zeros"),
+    Column(
+        "reported_ms",
+        BigInteger,
+        nullable=False,
+        comment="newest venue time at which it was reported, 0: none was given; ms since 1970 UTC",
+    ),
+    _seq("journal row that showed that it is not the newest"),
+    _one_of("order_amendments", "field", "orig_qty", "price", "client_order_id"),
+    Index("order_amendments_seq_idx", "account", "seq"),
+    comment="What quantity, price and client id of an order were before it was amended in place.",
 )
 
 fills = _table(

@@ -38,6 +38,18 @@ COMMENT ON COLUMN ledger_v1.orders.updated_ms IS 'newest transaction time the ve
 COMMENT ON COLUMN ledger_v1.orders.seq IS 'journal row that last changed this row';
 COMMENT ON COLUMN ledger_v1.orders.is_open IS 'false once nothing more can happen to the order, by its status or because the venue says that it ended long ago without an execution; true while no status was told; null: the status is one we do not know';
 
+CREATE OR REPLACE VIEW ledger_v1.order_amendments WITH (security_invoker = true) AS
+SELECT a.account, a.symbol, a.order_id, a.field, a.value, a.reported_ms, a.seq
+FROM ledger.order_amendments a;
+COMMENT ON VIEW ledger_v1.order_amendments IS 'What quantity, price and client id of an order were before it was amended in place.';
+COMMENT ON COLUMN ledger_v1.order_amendments.account IS 'account that placed the order';
+COMMENT ON COLUMN ledger_v1.order_amendments.symbol IS 'market';
+COMMENT ON COLUMN ledger_v1.order_amendments.order_id IS 'the venue''s order id';
+COMMENT ON COLUMN ledger_v1.order_amendments.field IS 'orig_qty, price or client_order_id';
+COMMENT ON COLUMN ledger_v1.order_amendments.value IS 'what it was by an older report';
+COMMENT ON COLUMN ledger_v1.order_amendments.reported_ms IS 'newest venue time at which it was reported, 0: none was given; ms since 1970 UTC';
+COMMENT ON COLUMN ledger_v1.order_amendments.seq IS 'journal row that showed that it is not the newest';
+
 CREATE OR REPLACE VIEW ledger_v1.fills WITH (security_invoker = true) AS
 SELECT f.account, f.symbol, f.order_id, f.trade_id, f.side, f.price, f.qty, f.quote_qty, f.quote_derived, f.fee,
        f.fee_asset, f.is_maker, to_timestamp(f.executed_ms / 1000.0) AS executed_at, f.executed_ms, f.source,

@@ -149,6 +149,8 @@ class Report:
     cancel_id: str = ""
     """The client id of the cancel request; empty unless ``execution`` is CANCELED."""
     reason: str = "NONE"
+    previous_id: str = ""
+    """The client id before the amendment; empty unless ``execution`` is REPLACED."""
 
 
 @dataclass(frozen=True, slots=True)

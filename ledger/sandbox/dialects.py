@@ -96,7 +96,7 @@ def _long_report(report: Report) -> Json:
         "P": zero,
         "F": zero,
         "g": -1,
-        "C": order.client_order_id if report.cancel_id else "",
+        "C": order.client_order_id if report.cancel_id else report.previous_id,
         "x": report.execution,
         "X": order.status,
         "r": report.reason,

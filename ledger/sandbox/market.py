@@ -85,6 +85,20 @@ class Market:
             self._fill(order, qty, order.price, is_maker=True)
         return self._events
 
+    def amend(self, order: Order, qty: Decimal, now_ms: int) -> list[Event]:
+        """An open order is left with a smaller quantity, ``qty`` in all, and gets another client id."""
+        self._begin(now_ms)
+        assert order.executed_qty < qty < order.orig_qty, "an amendment keeps the place in the queue by asking for less"
+        with localcontext(EXACT):
+            after = replace(
+                order, orig_qty=qty, client_order_id=self._client_id("amend"), updated_ms=max(order.updated_ms, now_ms)
+            )
+            self._last_execution_id += 1
+            self._emit(
+                Report(after, "REPLACED", self._last_execution_id, self._now_ms, previous_id=order.client_order_id)
+            )
+        return self._events
+
     def move(self, asset: str, amount: Decimal, now_ms: int) -> list[Event]:
         """A deposit, or a withdrawal when ``amount`` is negative, of any asset.
 

@@ -87,8 +87,9 @@ def _subject(event: Event | None) -> str:
 def _execution_report(report: ExecutionReport) -> list[Fact]:
     """The state of the order, and the fill when this report is a trade.
 
-    The client id is C where told: on a cancel, c names the cancel request. The price of a MARKET order is the
-    0 the venue gives; it is not turned into None, REST tells the same 0.
+    The client id is C where told: on a cancel, c names the cancel request. On an amendment C is the one before and c
+    the one from now on. The price of a MARKET order is the 0 the venue gives; it is not turned into None, REST tells
+    the same 0.
     """
     order = Order(
         symbol=report.s,
@@ -97,7 +98,7 @@ def _execution_report(report: ExecutionReport) -> list[Fact]:
         side=report.S,
         type=report.o,
         time_in_force=report.f,
-        client_order_id=report.C or report.c or None,
+        client_order_id=(report.c or report.C if report.x == "REPLACED" else report.C or report.c) or None,
         price=amount("p", report.p),
         orig_qty=amount("q", report.q),
         executed_qty=amount("z", report.z),

@@ -20,6 +20,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP TABLE ledger.order_amendments CASCADE")
+    op.execute("ALTER TABLE ledger.orders DROP COLUMN terms_asked_ms, DROP COLUMN terms_ms")
     op.execute("COMMENT ON COLUMN ledger.inbox.problem IS 'why it could not be understood; null when it was'")
     # The older program knows one movement of a kind, amount and instant.
     op.execute("DELETE FROM ledger.transfers WHERE ordinal > 1")

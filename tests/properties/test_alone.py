@@ -55,6 +55,7 @@ Story = list[tuple[str, tuple[Fact, ...]]]
 
 EVERYTHING = {
     "orders": "to_jsonb(t) - 'account'",
+    "order_amendments": "to_jsonb(t) - 'account'",
     "fills": "to_jsonb(t) - 'account'",
     "discrepancies": "to_jsonb(t) - 'account' - 'opened_at' - 'resolved_at' - 'digest'",
     "inbox": "to_jsonb(t) - 'account' - 'session_id'",

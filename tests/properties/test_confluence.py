@@ -45,6 +45,7 @@ class Plan:
     shuffled: bool
     answers: int
     batch_max: int
+    amended: int
 
 
 plans = st.builds(
@@ -57,6 +58,7 @@ plans = st.builds(
     shuffled=st.booleans(),
     answers=st.integers(0, 6),
     batch_max=st.sampled_from((1, 5, 200)),
+    amended=st.sampled_from((0, 0, 40)),
 )
 
 
@@ -66,7 +68,7 @@ plans = st.builds(
 )
 @given(plan=plans)
 async def test_a_mirror_equals_the_venue_after_one_complete_walk(conn: Any, dialect: str, plan: Plan) -> None:
-    venue, chance = Venue(plan.seed, plan.steps, dialect), Random(plan.seed)
+    venue, chance = Venue(plan.seed, plan.steps, dialect, amended=plan.amended), Random(plan.seed)
     account = await known(conn, f"a{uuid4().hex}")
     delivered = [lossy(venue.frames, plan, chance) for _ in range(plan.sockets)]
     expected = expected_fills(venue, delivered)
