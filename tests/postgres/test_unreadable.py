@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ledger import replay
+from ledger import kept
 from ledger.db import apply, coverage, order_checks, reads
 from ledger.db.apply import WalkStep
 from ledger.facts.types import Exact, Fill, Order
@@ -150,7 +150,7 @@ async def test_a_remark_is_in_the_journal_and_counts_as_understood(conn: Any, to
         "SELECT source, kind, question, raw, problem FROM ledger.inbox WHERE account = $1 AND seq = 1", ACCOUNT
     )
     assert row["problem"].startswith("remark: field f: expected str of length >= 1, got ''; field m: ")
-    assert len(replay.facts(row)) == len(socket_facts(odd))
+    assert len(kept.facts(row)) == len(socket_facts(odd))
 
 
 def socket_facts(event: dict[str, Any]) -> list[Any]:
