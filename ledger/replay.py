@@ -38,7 +38,7 @@ REBUILT = (
     tables.transfers,
 )
 """What the journal alone determines; every column of these is compared."""
-_GROWING = ("inbox", "orders", "fills", "balances", "balance_history", "transfers", "snapshot_votes", "discrepancies")
+_GROWING = ("inbox", "orders", "fills", "balances", "balance_history", "transfers", "observations", "discrepancies")
 SWAP = "swap"
 """Kind of the journal row that says which rows ``swap`` changed; told again, it gives them its seq."""
 

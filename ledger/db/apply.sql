@@ -320,7 +320,7 @@ DECLARE
     v_ms bigint := (p_snapshot ->> 'as_of_ms')::bigint;
     v_new_ms bigint;
     v_new_k integer;
-    v_vote ledger.snapshot_votes;
+    v_seen boolean;
     v_changed integer := 0;
 BEGIN
     FOR s IN
@@ -332,7 +332,8 @@ BEGIN
         ORDER BY 1
     LOOP
         IF s.known AND s.free = s.had_free AND s.locked = s.had_locked THEN
-            DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = s.asset;
+            DELETE FROM ledger.observations x
+            WHERE x.account = p_account AND x.kind = 'snapshot' AND x.subject = s.asset;
             CONTINUE;
         END IF;
         IF NOT s.known THEN
@@ -342,16 +343,11 @@ BEGIN
             v_new_ms := v_ms;
             v_new_k := 0;
         ELSE
-            SELECT x.* INTO v_vote FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = s.asset;
-            IF NOT FOUND OR v_vote.free <> s.free OR v_vote.locked <> s.locked
-                OR coalesce(s.position_seq, 0) > v_vote.asked_seq THEN
-                INSERT INTO ledger.snapshot_votes AS x VALUES (p_account, s.asset, s.free, s.locked, p_asked_ms, p_asked_seq)
-                ON CONFLICT (account, asset) DO UPDATE SET free = excluded.free, locked = excluded.locked,
-                    asked_ms = excluded.asked_ms, asked_seq = excluded.asked_seq;
-                v_changed := v_changed + 1;
-                CONTINUE;
-            END IF;
-            CONTINUE WHEN p_asked_ms < v_vote.asked_ms + greatest(5000, p_lag_ms);
+            v_seen := ledger.observe(
+                p_account, 'snapshot', s.asset, trim_scale(s.free) || ' ' || trim_scale(s.locked), p_asked_ms,
+                greatest(5000, p_lag_ms), p_asked_seq, coalesce(s.position_seq, 0));
+            v_changed := v_changed + (v_seen IS NULL)::integer;
+            CONTINUE WHEN v_seen IS NOT TRUE;
             v_new_ms := greatest(s.as_of_ms, v_ms);
             v_new_k := s.k + 1;
         END IF;
@@ -362,7 +358,8 @@ BEGIN
         INSERT INTO ledger.balance_history AS h (account, asset, as_of_ms, free, locked, k, source, seq)
         VALUES (p_account, s.asset, v_new_ms, s.free, s.locked, v_new_k, 'rest', p_seq)
         ON CONFLICT (account, asset, as_of_ms, free, locked) DO UPDATE SET k = excluded.k WHERE excluded.k > h.k;
-        DELETE FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = s.asset;
+        DELETE FROM ledger.observations x
+        WHERE x.account = p_account AND x.kind = 'snapshot' AND x.subject = s.asset;
         v_changed := v_changed + 1;
     END LOOP;
     RETURN v_changed;
@@ -1087,9 +1084,10 @@ BEGIN
         GET DIAGNOSTICS v_rows = ROW_COUNT;
         others_changed := others_changed + v_rows;
         -- A position between two snapshots, even one that lost by its clock, makes the first of them stale.
-        IF EXISTS (SELECT FROM ledger.snapshot_votes x WHERE x.account = p_account) THEN
-            DELETE FROM ledger.snapshot_votes x
-            WHERE x.account = p_account AND x.asset IN (SELECT u.asset FROM unnest(v_balances) AS u);
+        IF EXISTS (SELECT FROM ledger.observations x WHERE x.account = p_account AND x.kind = 'snapshot') THEN
+            DELETE FROM ledger.observations x
+            WHERE x.account = p_account AND x.kind = 'snapshot'
+              AND x.subject IN (SELECT u.asset FROM unnest(v_balances) AS u);
         END IF;
     END IF;
 

@@ -20,6 +20,7 @@ FILES = (
     "coverage.sql",
     "leader.sql",
     "quarantine.sql",
+    "observations.sql",
     "apply.sql",
     "alone.sql",
     "order_checks.sql",

@@ -121,6 +121,30 @@ async def locks(conn: Any, account: str, *, through_ms: int) -> list[Lock]:
     return [Lock(**dict(row)) for row in rows]
 
 
+async def lock_is_confirmed(conn: Any, account: str, lock: Lock, *, now_ms: int, after_ms: int) -> bool:
+    """Whether this very difference was seen at least ``after_ms`` before ``now_ms`` (this machine's clock); the first
+    sight of it is kept."""
+    confirmed: bool | None = await conn.fetchval(
+        "SELECT ledger.observe($1, 'lock', $2, trim_scale($3::numeric - $4::numeric)::text, $5, $6)",
+        account,
+        lock.asset,
+        lock.locked,
+        lock.reserved,
+        now_ms,
+        after_ms,
+    )
+    return bool(confirmed)
+
+
+async def forget_locks(conn: Any, account: str, *, but: Sequence[str]) -> None:
+    """Locks of all other assets are not seen any more, or were told."""
+    await conn.execute(
+        "DELETE FROM ledger.observations WHERE account = $1 AND kind = 'lock' AND subject <> ALL ($2)",
+        account,
+        list(but),
+    )
+
+
 async def open_locks(conn: Any, account: str) -> list[OpenLock]:
     """The locks told and not settled yet."""
     rows = await conn.fetch(

@@ -155,18 +155,25 @@ BEGIN
 END
 $$;
 
+-- Whether a market of which nobody told the two assets may trade this one: its symbol begins or ends with it.
+CREATE OR REPLACE FUNCTION ledger.may_trade(p_symbol text, p_asset text) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT starts_with(p_symbol, p_asset) OR right(p_symbol, length(p_asset)) = p_asset
+$$;
+
 -- Why a difference cannot be judged now; null: it can.
 CREATE OR REPLACE FUNCTION ledger.cannot_judge(p_account text, p_asset text, p_through_ms bigint, p_unknown_market boolean)
 RETURNS text
 LANGUAGE sql STABLE AS $$
     SELECT CASE
         WHEN p_unknown_market THEN 'the two assets of one of its markets are not known (set SDX_ASSETS_OF_<SYMBOL>)'
-        WHEN EXISTS (SELECT FROM ledger.snapshot_votes x WHERE x.account = p_account AND x.asset = p_asset)
+        WHEN EXISTS (SELECT FROM ledger.observations x
+                     WHERE x.account = p_account AND x.kind = 'snapshot' AND x.subject = p_asset)
             THEN 'stream and snapshot disagree, a second snapshot decides'
         WHEN EXISTS (
             SELECT FROM ledger.fills f LEFT JOIN ledger.markets m ON m.account = f.account AND m.symbol = f.symbol
             WHERE f.account = p_account AND f.state = 'provisional' AND f.executed_ms <= p_through_ms
-              AND (p_asset IN (m.base, m.quote, f.fee_asset) OR m.symbol IS NULL))
+              AND (p_asset IN (m.base, m.quote, f.fee_asset) OR (m.symbol IS NULL AND ledger.may_trade(f.symbol, p_asset))))
             THEN 'an execution may be a doubled frame, GET order decides'
         WHEN EXISTS (
             SELECT FROM (SELECT o.symbol FROM ledger.orders o
@@ -174,7 +181,7 @@ LANGUAGE sql STABLE AS $$
                          UNION SELECT c.symbol FROM ledger.order_checks c
                          WHERE c.account = p_account AND c.reason = 'moved_in_gap') x
             LEFT JOIN ledger.markets m ON m.account = p_account AND m.symbol = x.symbol
-            WHERE p_asset IN (m.base, m.quote) OR m.symbol IS NULL)
+            WHERE p_asset IN (m.base, m.quote) OR (m.symbol IS NULL AND ledger.may_trade(x.symbol, p_asset)))
             THEN 'an order may have executed more than is known, GET order decides'
     END
 $$;
@@ -227,8 +234,7 @@ BEGIN
     FOR a IN
         WITH held AS MATERIALIZED (
             SELECT b.asset, e.asset IS NULL OR e.seq = 0 AS anew, coalesce(e.base_ms, v_base_ms) AS base_ms,
-                   coalesce(e.through_ms, v_base_ms) AS through_ms, coalesce(e.seq, 0) AS seq, e.base_total, e.effects,
-                   e.vote, e.vote_at
+                   coalesce(e.through_ms, v_base_ms) AS through_ms, coalesce(e.seq, 0) AS seq, e.base_total, e.effects
             FROM ledger.balances b LEFT JOIN ledger.explained e ON e.account = b.account AND e.asset = b.asset
             WHERE b.account = p_account AND coalesce(e.through_ms, v_base_ms) <= v_cut
         ), late AS MATERIALIZED (
@@ -257,9 +263,9 @@ BEGIN
                 UNION ALL
                 SELECT w.symbol, w.seq FROM whole w WHERE h.anew AND w.asset IS NULL AND w.at_ms > h.base_ms
             ) m
-            WHERE starts_with(m.symbol, h.asset) OR right(m.symbol, length(h.asset)) = h.asset GROUP BY h.asset
+            WHERE ledger.may_trade(m.symbol, h.asset) GROUP BY h.asset
         )
-        SELECT h.asset, h.base_ms, h.through_ms, h.vote, h.vote_at, u.seq IS NOT NULL AS unknown_market,
+        SELECT h.asset, h.base_ms, h.through_ms, u.seq IS NOT NULL AS unknown_market,
                CASE WHEN h.anew THEN v_base_seq ELSE h.seq END AS since_seq,
                -- What is not counted yet must be looked at again, so the seq looked through ends before it.
                least(v_head, u.seq - 1, CASE WHEN h.anew THEN s.waiting ELSE n.waiting END - 1, (
@@ -288,7 +294,9 @@ BEGIN
             INSERT INTO ledger.explained AS e (account, asset, base_ms, base_total, through_ms, total, effects, residual, seq)
             VALUES (p_account, a.asset, a.base_ms, a.base_total, v_cut, a.total, a.effects, v_residual, a.seq)
             ON CONFLICT (account, asset) DO UPDATE SET through_ms = excluded.through_ms, total = excluded.total,
-                effects = excluded.effects, residual = excluded.residual, vote = NULL, vote_at = NULL, seq = excluded.seq;
+                effects = excluded.effects, residual = excluded.residual, seq = excluded.seq;
+            DELETE FROM ledger.observations x
+            WHERE x.account = p_account AND x.kind = 'residual' AND x.subject = a.asset;
             CONTINUE;
         END IF;
 
@@ -298,21 +306,22 @@ BEGIN
             ledger.cannot_judge(p_account, a.asset, v_cut, a.unknown_market),
             CASE WHEN v_is_hole AND v_has_trades THEN 'executions of ' || v_hole.names || ' are still missing' END);
         -- Until it is settled the asset stays where it was last explained.
-        INSERT INTO ledger.explained AS e (
-            account, asset, base_ms, base_total, through_ms, total, effects, residual, vote, vote_at, seq
+        INSERT INTO ledger.explained (
+            account, asset, base_ms, base_total, through_ms, total, effects, residual, seq
         ) VALUES (
-            p_account, a.asset, a.base_ms, a.base_total, a.base_ms, a.base_total, 0, 0,
-            CASE WHEN v_why IS NULL THEN v_residual END, CASE WHEN v_why IS NULL THEN p_now END, 0
-        ) ON CONFLICT (account, asset) DO UPDATE SET vote = excluded.vote,
-            vote_at = CASE WHEN e.vote = excluded.vote THEN e.vote_at ELSE excluded.vote_at END;
+            p_account, a.asset, a.base_ms, a.base_total, a.base_ms, a.base_total, 0, 0, 0
+        ) ON CONFLICT (account, asset) DO NOTHING;
         asset := a.asset;
         residual := trim_scale(v_delta);
         discrepancy_id := NULL; at_ms := NULL; evidence_seq := NULL; expected := NULL;
         IF v_why IS NOT NULL THEN
+            DELETE FROM ledger.observations x
+            WHERE x.account = p_account AND x.kind = 'residual' AND x.subject = a.asset;
             verdict := 'unsure';
             actual := v_why;
             RETURN NEXT;
-        ELSIF a.vote IS DISTINCT FROM v_residual OR p_now < a.vote_at + interval '5 seconds' THEN
+        ELSIF ledger.observe(p_account, 'residual', a.asset, trim_scale(v_residual)::text, ledger_v1.ms(p_now), 5000)
+            IS NOT TRUE THEN
             verdict := 'seen';
             actual := NULL;
             RETURN NEXT;
@@ -323,8 +332,10 @@ BEGIN
             ) THEN
                 -- What the missing executions moved is in missing_executions, or told as not judged: a new stretch begins.
                 UPDATE ledger.explained e SET base_ms = v_cut, base_total = a.total, through_ms = v_cut, total = a.total,
-                    effects = 0, residual = 0, vote = NULL, vote_at = NULL, seq = a.seq
+                    effects = 0, residual = 0, seq = a.seq
                 WHERE e.account = p_account AND e.asset = a.asset;
+                DELETE FROM ledger.observations x
+                WHERE x.account = p_account AND x.kind = 'residual' AND x.subject = a.asset;
             ELSE
                 RETURN QUERY
                 SELECT a.asset, 'unjudged', NULL::bigint, trim_scale(v_delta), v_cut, t.seq,
@@ -395,7 +406,8 @@ LANGUAGE sql STABLE AS $$
     WHERE b.account = p_account AND b.as_of_ms <= p_through_ms - 2000
       AND NOT EXISTS (SELECT FROM resting x WHERE x.base IS NULL
                       OR (x.is_plain IS NOT TRUE AND b.asset IN (x.base, x.quote)))
-      AND NOT EXISTS (SELECT FROM ledger.snapshot_votes v WHERE v.account = p_account AND v.asset = b.asset)
+      AND NOT EXISTS (SELECT FROM ledger.observations v
+                      WHERE v.account = p_account AND v.kind = 'snapshot' AND v.subject = b.asset)
     ORDER BY b.asset
 $$;
 

@@ -10,10 +10,10 @@ BEGIN
         GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO sdx_writer;
         GRANT INSERT ON ALL TABLES IN SCHEMA ledger TO sdx_writer;
         GRANT UPDATE ON ledger.accounts, ledger.answers, ledger.orders, ledger.order_amendments, ledger.fills, ledger.balances,
-            ledger.balance_history, ledger.snapshot_votes, ledger.gaps, ledger.walks, ledger.order_checks, ledger.coverage,
+            ledger.balance_history, ledger.observations, ledger.gaps, ledger.walks, ledger.order_checks, ledger.coverage,
             ledger.page_limits, ledger.refused_markets, ledger.discrepancies, ledger.markets, ledger.explained, ledger.leases, ledger.venue_state, ledger.quarantine
             TO sdx_writer;
-        GRANT DELETE ON ledger.snapshot_votes, ledger.walks, ledger.order_checks, ledger.refused_markets TO sdx_writer;
+        GRANT DELETE ON ledger.observations, ledger.walks, ledger.order_checks, ledger.refused_markets TO sdx_writer;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger, ledger_v1 TO sdx_writer;
     END IF;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'sdx_reader') THEN

@@ -196,7 +196,9 @@ async def balances(conn: Any, account: str) -> dict[str, tuple[Decimal, Decimal]
 
 async def snapshot_in_doubt(conn: Any, account: str) -> bool:
     """Whether a snapshot disagreed with a newer-looking stream state; a second one 5 s later decides."""
-    found: bool = await conn.fetchval("SELECT EXISTS (SELECT FROM ledger.snapshot_votes WHERE account = $1)", account)
+    found: bool = await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM ledger.observations WHERE account = $1 AND kind = 'snapshot')", account
+    )
     return found
 
 

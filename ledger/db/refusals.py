@@ -13,7 +13,7 @@ FRAMES_OVERLAP = "SDX02"
 """SQLSTATE of ledger.apply: a call begins inside frames of its session that are kept already, or is longer than the one
 that wrote them. A mistake of the caller, which repeating cannot mend; a new session begins in order again."""
 
-CONTENT_TABLES = ("orders", "fills", "balances", "balance_history", "snapshot_votes", "transfers", "discrepancies")
+CONTENT_TABLES = ("orders", "fills", "balances", "balance_history", "observations", "transfers", "discrepancies")
 """The tables whose rows are what frames and answers say."""
 
 CONTENT_CONSTRAINTS = frozenset(
@@ -33,8 +33,7 @@ CONTENT_CONSTRAINTS = frozenset(
         "balance_history_pkey",
         "balance_history_amounts_are_real",
         "balance_history_source_is_known",
-        "snapshot_votes_pkey",
-        "snapshot_votes_amounts_are_real",
+        "observations_pkey",
         "transfers_pkey",
         "transfers_amounts_are_real",
         "transfers_kind_is_known",

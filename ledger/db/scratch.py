@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from ledger.db.code import SCHEMA
 from ledger.db.tables import metadata
 
-WRITING = ("chain.sql", "coverage.sql", "quarantine.sql", "apply.sql", "alone.sql")
+WRITING = ("chain.sql", "coverage.sql", "quarantine.sql", "observations.sql", "apply.sql", "alone.sql")
 """The files that write facts: what a journal needs to be told again somewhere else."""
 
 

@@ -40,7 +40,7 @@ DISTRIBUTED = frozenset(
         "fills",
         "balances",
         "balance_history",
-        "snapshot_votes",
+        "observations",
         "transfers",
         "quarantine",
         "gaps",
@@ -449,17 +449,20 @@ balance_history = _table(
     comment="Every balance the venue told, one row per distinct state.",
 )
 
-snapshot_votes = _table(
-    "snapshot_votes",
-    ("account", "asset"),
-    _text("account", "account of the snapshot"),
-    _text("asset", "asset whose snapshot value differs from the stream's"),
-    _amount("free", "free as the snapshot told it"),
-    _amount("locked", "locked as the snapshot told it"),
-    _ms("asked_ms", "when the first agreeing snapshot was asked, by the venue's clock"),
-    Column("asked_seq", BigInteger, nullable=False, comment="newest seq when that snapshot was asked"),
-    _amounts("snapshot_votes", "free", "locked"),
-    comment="Snapshots that disagree with newer-looking stream states; two that agree win (see db/apply.sql).",
+observations = _table(
+    "observations",
+    ("account", "kind", "subject"),
+    _text("account", "account it was seen of"),
+    _text(
+        "kind",
+        "snapshot: a balance that contradicts newer-looking ones of the stream; residual: an unexplained part of a"
+        " balance; lock: one of a locked amount",
+    ),
+    _text("subject", "asset"),
+    _text("value", "what was seen, as text: another value is another observation"),
+    _ms("first_ms", "when it was seen first, by the clock of who looked"),
+    _count("seq", "newest journal row when it was seen first; 0 where that does not matter"),
+    comment="What was seen once and counts only when it is seen again, some time later (see ledger.observe).",
 )
 
 transfers = _table(
@@ -671,10 +674,8 @@ explained = _table(
     _amount("total", "free + locked at that instant"),
     _amount("effects", "what fills, fees and transfers between the two instants add up to"),
     _amount("residual", "unexplained so far: total - base_total - effects, once seen twice"),
-    _amount("vote", "another residual seen once; a second look at least 5 s later decides; null: none", null=True),
-    _at("vote_at", "when it was seen, database clock", null=True),
     _seq("newest journal row that went into it"),
-    _amounts("explained", "base_total", "total", signed=("effects", "residual", "vote")),
+    _amounts("explained", "base_total", "total", signed=("effects", "residual")),
     comment="Per asset, how far its balance is explained by what the venue told; the rest is in discrepancies.",
 )
 

@@ -14,9 +14,10 @@ SELECT o.account, o.symbol, o.order_id, o.client_order_id, o.side, o.type, o.tim
        o.updated_ms, o.seq,
        CASE
            WHEN o.status_rank >= 3 THEN false
+           WHEN EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = o.account AND c.symbol = o.symbol
+                        AND c.order_id = o.order_id AND c.reason = 'absent') THEN false
            WHEN NOT ledger.status_is_known(o.status) THEN NULL
-           ELSE NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = o.account AND c.symbol = o.symbol
-                            AND c.order_id = o.order_id AND c.reason = 'absent')
+           ELSE true
        END AS is_open
 FROM ledger.orders o;
 COMMENT ON VIEW ledger_v1.orders IS 'Newest state of every order.';

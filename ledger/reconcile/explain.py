@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from functools import partial
 from typing import TypeAlias
 
 import structlog
@@ -50,7 +50,6 @@ class Explainer:
         self._clock = clock
         self._assets_of = assets_of
         self._fence = fence
-        self._locks_seen: dict[str, tuple[Decimal, float]] = {}
 
     async def learn(self, markets: Sequence[Market]) -> None:
         """Take over the markets of an exchangeInfo answer; none is no news."""
@@ -117,18 +116,16 @@ class Explainer:
                 settled = Resolution(one.discrepancy_id, "explained since: what is locked and the open orders moved on")
                 await tell(f"resolve {LOCK} {one.asset}", settled)
         fresh = [lock for lock in locks if lock.locked != lock.reserved and lock.asset not in stands]
-        self._locks_seen = {lock.asset: self._first_seen(lock) for lock in fresh}
+        await self._writer.run(lambda conn: explain.forget_locks(conn, account, but=[lock.asset for lock in fresh]))
         waits = False
         for lock in fresh:
-            if self._clock.monotonic_s() - self._locks_seen[lock.asset][1] < AGAIN_AFTER_S:
+            if not await self._writer.run(partial(self._is_confirmed, lock=lock)):
                 waits = True
                 continue
             await tell(f"{LOCK} {lock.asset}", explain.told_lock(lock))
             log.warning("more or less is locked than the open orders say", account=account, asset=lock.asset)
         return waits
 
-    def _first_seen(self, lock: Lock) -> tuple[Decimal, float]:
-        """The difference, and since when it has been that (monotonic s)."""
-        amount = lock.locked - lock.reserved
-        seen = self._locks_seen.get(lock.asset)
-        return seen if seen is not None and seen[0] == amount else (amount, self._clock.monotonic_s())
+    async def _is_confirmed(self, conn: object, *, lock: Lock) -> bool:
+        now_ms, after_ms = self._clock.now_ms(), int(AGAIN_AFTER_S * 1000)
+        return await explain.lock_is_confirmed(conn, self._account, lock, now_ms=now_ms, after_ms=after_ms)

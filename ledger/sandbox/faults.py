@@ -104,6 +104,20 @@ class RestNotFound(_Fault, tag="rest_not_found", frozen=True, kw_only=True):
     n: int = 1
 
 
+class RestForgets(_Fault, tag="rest_forgets", frozen=True, kw_only=True):
+    """REST has none of the orders that were ``rejected`` (-2013), nor of those that ended without an execution
+    ``after_s`` seconds ago or longer (-2026; null: it has them all)."""
+
+    rejected: bool = True
+    after_s: float | None = None
+
+
+class OddEndings(_Fault, tag="odd_endings", frozen=True, kw_only=True):
+    """The next ``n`` orders that are canceled or expire end in a status that no page documents."""
+
+    n: int = 1
+
+
 class IgnoreFilters(_Fault, tag="ignore_filters", frozen=True, kw_only=True):
     """allOrders and myTrades ignore startTime, endTime and their id cursors, and give the newest rows."""
 
@@ -211,6 +225,8 @@ Fault = (
     | ClockOffset
     | RestLag
     | RestNotFound
+    | RestForgets
+    | OddEndings
     | IgnoreFilters
     | Pages
     | History

@@ -30,6 +30,8 @@ FIRST_ORDER_ID = 288_270
 SLIP_TICKS = 20
 ACTIONS_PER_ORDER_MAX = 20
 """When a made-up history stops trying; two are usual."""
+ODD_STATUS = "EXPIRED_BY_VENUE"
+"""A status that no page documents: the order is over."""
 BURST_SYMBOL = "BTCUSDT"
 _ROUNDED = Context(prec=100, rounding=ROUND_HALF_UP)
 
@@ -46,6 +48,8 @@ class Market:
         self._last_order_id = dict.fromkeys(PAIRS, FIRST_ORDER_ID)
         self._last_trade_id = dict.fromkeys(PAIRS, 1_000)
         self._last_execution_id = 0
+        self.odd_endings = 0
+        """So many orders that are canceled or expire end in ``ODD_STATUS``."""
         self._events: list[Event] = []
         self._listed = tuple(PAIRS.values())
         self._actions: tuple[tuple[Callable[[], None], int], ...] = (
@@ -308,6 +312,9 @@ class Market:
         cancel_id: str = "",
         reason: str = "NONE",
     ) -> None:
+        if self.odd_endings and execution in ("CANCELED", "EXPIRED"):
+            self.odd_endings -= 1
+            order = replace(order, status=ODD_STATUS)
         self._last_execution_id += 1
         self._emit(Report(order, execution, self._last_execution_id, self._now_ms, fill, cancel_id, reason))
 

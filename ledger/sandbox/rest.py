@@ -192,6 +192,12 @@ class Route:
     """``none``, ``key`` (header only) or ``signed`` (header and signature)."""
 
 
+_GONE = {
+    -2013: "Order does not exist.",
+    -2026: "Order was canceled or expired with no executed qty and has been archived.",
+}
+
+
 class Rest:
     """The API of one account. What it remembers: the listen key, the weight spent, the sins of its clients."""
 
@@ -225,6 +231,10 @@ class Rest:
         """Whether a startTime before that is refused; else older rows are left out without a word."""
         self.refused: dict[str, int] = {}
         """Markets whose every question is refused, and with which code."""
+        self.hides_rejected = False
+        """Whether rejected orders are in no list, and -2013 to who asks for one."""
+        self.archived_after_s: float | None = None
+        """Orders that ended without an execution so long ago are in no list, and -2026 to who asks; None: none is."""
         self._window_only = window_only
         self._api_key = api_key
         self._api_secret = api_secret.encode()
@@ -302,6 +312,22 @@ class Rest:
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             raise Refused(400, -1022, "Signature for this request is not valid.")
 
+    def hidden(self, order: Order, now_ms: int) -> int | None:
+        """The code with which a question for this order is refused, which is in no list either; None: it is there."""
+        if order.status == "REJECTED" and self.hides_rejected:
+            return -2013
+        if self.archived_after_s is None or order.is_open or order.executed_qty:
+            return None
+        return -2026 if order.updated_ms <= now_ms - self.archived_after_s * 1000 else None
+
+    def truth(self, books: Books, now_ms: int) -> dict[str, object]:
+        """The books as JSON can carry them; an order of which REST has none is ``hidden``."""
+        hidden = {key for key, order in books.orders.items() if self.hidden(order, now_ms) is not None}
+        truth = books.truth()
+        rows = cast("list[dict[str, object]]", truth["orders"])
+        orders = [row | {"hidden": True} if (row["symbol"], row["order_id"]) in hidden else row for row in rows]
+        return truth | {"orders": orders}
+
     # What each call answers.
 
     def _account(self, asked: Asked) -> object:
@@ -320,6 +346,8 @@ class Rest:
         if self.not_found or not order:
             self.not_found = max(0, self.not_found - 1)
             raise Refused(400, -2013, "Order does not exist.")
+        if (code := self.hidden(order, asked.now_ms)) is not None:
+            raise Refused(400, code, _GONE[code])
         return order_json(self.dialect, asked.told([order])[0])
 
     def _open_orders(self, asked: Asked) -> object:
@@ -329,6 +357,8 @@ class Rest:
 
     def _all_orders(self, asked: Asked) -> object:
         rows = asked.books.orders_of(asked.params.symbol())
+        if self.hides_rejected or self.archived_after_s is not None:
+            rows = [order for order in rows if self.hidden(order, asked.now_ms) is None]
         page = self._page(rows, asked, "orderId", id_of=lambda order: order.order_id, ms_of=lambda o: o.created_ms)
         return [order_json(self.dialect, order) for order in asked.told(page)]
 

@@ -223,7 +223,7 @@ class Sandbox:
             "sockets": self.sockets,
             "violations": self.violations,
             "impolite": list(self.rest.impolite),
-            **self.books.truth(),
+            **self.rest.truth(self.books, self.now_ms()),
         }
 
     def _keep(self, action: Action) -> None:
@@ -304,6 +304,10 @@ class Sandbox:
                 self._fall_behind(one.s)
             case faults.RestNotFound():
                 self.rest.not_found = one.n
+            case faults.RestForgets():
+                self.rest.hides_rejected, self.rest.archived_after_s = one.rejected, one.after_s
+            case faults.OddEndings():
+                self.market.odd_endings = one.n
             case faults.IgnoreFilters():
                 self.rest.ignore_filters = one.on
             case faults.Pages():

@@ -1,8 +1,9 @@
 """How much and how soon the venue may be asked. Pure: time is handed in.
 
 Always holds: over any sliding 60 s the weight sent stays within the limit, wherever in those seconds the venue
-counts it; nothing is sent while the venue has told us to wait. Sources: the venue documents weights, 429 and
-418; Retry-After, used-weight headers and bans of 2 minutes to 3 days are those of the venue it follows.
+counts it; no more than 20 paced requests leave in any second; nothing is sent while the venue has told us to wait.
+Sources: the venue documents weights, 429 and 418; Retry-After, used-weight headers and bans of 2 minutes to 3 days are
+those of the venue it follows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
 WINDOW_S = 60.0
+REQUESTS_PER_S_MAX = 20
+"""However much weight is left: a burst looks like an attack."""
+PACE_S = 1.0
 BLOCK_MAX_S = 3 * 86_400.0
 """The longest ban anybody has told of. A longer wait is taken for a mistake of the sender and cut to this."""
 
@@ -37,19 +41,25 @@ class Budget:
         self.limit = limit
         self._in_flight = 0
         self._spent: deque[tuple[float, int]] = deque()
+        self._sent: deque[float] = deque(maxlen=REQUESTS_PER_S_MAX)
+        """When the newest paced requests were let through."""
         self._blocked_until_s = float("-inf")
 
-    def reserve(self, weight: int, now_s: float, *, spare: int = 0) -> float:
+    def reserve(self, weight: int, now_s: float, *, spare: int = 0, paced: bool = True) -> float:
         """Reserve ``weight`` and return 0, or reserve nothing and return the seconds to wait before asking again.
 
         A weight above the limit is let through when nothing else was spent in the minute. ``spare`` of the limit is
-        left for calls that may not wait.
+        left for calls that may not wait; those are not ``paced`` either.
         """
         if (blocked_s := self.blocked_for_s(now_s)) > 0:
             return blocked_s
+        if paced and (pace_s := self._pace_s(now_s)) > 0:
+            return pace_s
         allowed = max(self.limit - spare - weight, 0)
         if self.used(now_s) <= allowed:
             self._in_flight += weight
+            if paced:
+                self._sent.append(now_s)
             return 0.0
         return self._wait_s(allowed, now_s)
 
@@ -83,6 +93,14 @@ class Budget:
     def blocked_for_s(self, now_s: float) -> float:
         """Seconds until the venue may be asked again, 0 when it may now."""
         return max(self._blocked_until_s - now_s, 0.0)
+
+    def _pace_s(self, now_s: float) -> float:
+        """Seconds until another paced request may leave, 0 when it may now."""
+        if len(self._sent) < REQUESTS_PER_S_MAX:
+            return 0.0
+        # Never so little that the clock would not move.
+        left_s = self._sent[0] + PACE_S - now_s
+        return max(left_s, 0.001) if left_s >= 0 else 0.0
 
     def _wait_s(self, allowed: int, now_s: float) -> float:
         """Seconds until enough has left the window, going by what is known now."""

@@ -1,7 +1,8 @@
 """The venue's REST API: questions out, answers or errors in words back.
 
 Always holds: what is signed is what is sent, at the moment it is sent; redirects are never followed; nothing is
-asked while the venue wants silence, and the weight of any sliding minute stays within the budget; only a whole
+asked while the venue wants silence, the weight of any sliding minute stays within the budget, and but for the
+listen key's no more than 20 calls leave in any second; only a whole
 JSON answer with status 200 is an answer, whatever else comes is an error, never "empty". No message and no log
 line holds a query string, a key, a signature or a listen key.
 """
@@ -284,10 +285,10 @@ class VenueHttp:
         if request.security == "key" or request.kind == server_time().kind:
             # The stream hangs on the listen key: its calls never queue behind a walk through history, nor does the
             # question for the time that may come with them.
-            await self._wait_for_budget(request, spare=0)
+            await self._wait_for_budget(request, spare=0, paced=False)
         else:
             async with self._turn:
-                await self._wait_for_budget(request, spare=min(KEY_SPARE, self._budget.limit // 10))
+                await self._wait_for_budget(request, spare=min(KEY_SPARE, self._budget.limit // 10), paced=True)
         try:
             answer = await self._call(request)
         finally:
@@ -311,7 +312,7 @@ class VenueHttp:
             log.warning("the venue's Date contradicts our clock", date_ms=date_ms, ours_ms=self._clock.venue_now_ms())
         return replace(answer, asked_ms=answer.asked_ms + moved_ms, answered_ms=answer.answered_ms + moved_ms)
 
-    async def _wait_for_budget(self, request: Request, *, spare: int) -> None:
+    async def _wait_for_budget(self, request: Request, *, spare: int, paced: bool) -> None:
         """Wait for room in the budget, at most a window or so; a silence is not waited for but told."""
         while True:
             now_s = self._clock.monotonic_s()
@@ -319,7 +320,7 @@ class VenueHttp:
                 raise VenueBusy(
                     f"{_name(request)}: not asked, the venue wants {blocked_s:.0f} s more of silence", blocked_s
                 )
-            wait_s = self._budget.reserve(request.weight, now_s, spare=spare)
+            wait_s = self._budget.reserve(request.weight, now_s, spare=spare, paced=paced)
             if wait_s == 0:
                 return
             await self._clock.sleep(wait_s)

@@ -20,3 +20,30 @@ CREATE INDEX order_checks_due_idx ON ledger.order_checks (account, due_ms);
 INSERT INTO ledger.order_checks (account, symbol, order_id, reason, due_ms)
 SELECT account, symbol, order_id, 'moved_in_gap', since_ms FROM ledger.suspects;
 DROP TABLE ledger.suspects;
+CREATE TABLE ledger.observations (
+    account TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    value TEXT NOT NULL,
+    first_ms BIGINT NOT NULL,
+    seq BIGINT DEFAULT 0 NOT NULL,
+    CONSTRAINT observations_pkey PRIMARY KEY (account, kind, subject)
+);
+COMMENT ON TABLE ledger.observations IS 'What was seen once and counts only when it is seen again, some time later (see ledger.observe).';
+COMMENT ON COLUMN ledger.observations.account IS 'account it was seen of';
+COMMENT ON COLUMN ledger.observations.kind IS 'snapshot: a balance that contradicts newer-looking ones of the stream; residual: an unexplained part of a balance; lock: one of a locked amount';
+COMMENT ON COLUMN ledger.observations.subject IS 'asset';
+COMMENT ON COLUMN ledger.observations.value IS 'what was seen, as text: another value is another observation';
+COMMENT ON COLUMN ledger.observations.first_ms IS 'when it was seen first, by the clock of who looked; ms since 1970 UTC';
+COMMENT ON COLUMN ledger.observations.seq IS 'newest journal row when it was seen first; 0 where that does not matter';
+INSERT INTO ledger.observations (account, kind, subject, value, first_ms, seq)
+SELECT account, 'snapshot', asset, trim_scale(free) || ' ' || trim_scale(locked), asked_ms, asked_seq FROM ledger.snapshot_votes;
+INSERT INTO ledger.observations (account, kind, subject, value, first_ms)
+SELECT account, 'residual', asset, trim_scale(vote)::text, floor(extract(epoch FROM vote_at) * 1000)::bigint
+FROM ledger.explained WHERE vote IS NOT NULL AND vote_at IS NOT NULL;
+DROP TABLE ledger.snapshot_votes;
+ALTER TABLE ledger.explained
+    DROP CONSTRAINT explained_amounts_are_real,
+    DROP COLUMN vote,
+    DROP COLUMN vote_at,
+    ADD CONSTRAINT explained_amounts_are_real CHECK (greatest(base_total, total, effects, residual) < 'Infinity' AND least(base_total, total) >= 0 AND least(effects, residual) > '-Infinity');

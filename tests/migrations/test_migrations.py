@@ -43,6 +43,7 @@ UNASKED = {
     "constraint-missing-not-valid": "an upgrade reads the tables once",
     "ban-drop-function": "laid anew in the same transaction",
     "ban-drop-table": "its rows move into the table that takes its place",
+    "ban-drop-column": "its values move into the table that takes its place",
 }
 """Rules of squawk that do not fit here, and why."""
 

@@ -19,13 +19,13 @@ from ledger.facts.types import Balance, Doubt, Exact, Fact, Fill, Order, Snapsho
 
 SIGNED = {
     *("fills.fee", "transfers.amount", "discrepancies.residual"),
-    *("explained.effects", "explained.residual", "explained.vote"),
+    *("explained.effects", "explained.residual"),
 }
 """Amounts that may be negative: rebates, withdrawals, residuals, what fills add up to."""
 
 EXPLAINED = """
-    INSERT INTO ledger.explained (account, asset, base_ms, base_total, through_ms, total, effects, residual, vote, seq)
-    VALUES ('main', 'BTC', 1, 1, 2, 1, 0, 0, 0, 1)
+    INSERT INTO ledger.explained (account, asset, base_ms, base_total, through_ms, total, effects, residual, seq)
+    VALUES ('main', 'BTC', 1, 1, 2, 1, 0, 0, 1)
 """
 
 STORY: tuple[Fact, ...] = (

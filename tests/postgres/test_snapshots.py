@@ -130,7 +130,7 @@ async def test_two_snapshots_that_agree_win_whatever_the_clocks_say_when_five_se
     await ask(conn, snapshot(held("BTC", "2"), at_ms=1), at_s=10)
     await ask(conn, snapshot(held("BTC", "2.0"), at_ms=1), at_s=second_s)
     assert await rows(conn, NOW) == [("BTC", 2 if wins else 1, 0)]
-    assert await column(conn, "SELECT count(*) FROM ledger.snapshot_votes") == [0 if wins else 1]
+    assert await column(conn, "SELECT count(*) FROM ledger.observations") == [0 if wins else 1]
 
 
 async def test_the_third_snapshot_decides_when_the_second_came_too_soon(conn: Any) -> None:

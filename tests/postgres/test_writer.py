@@ -78,7 +78,7 @@ CONTENT = {
     "22003": "SELECT 1e10::numeric::integer",
     "23514": "INSERT INTO ledger.transfers VALUES ('main', 'BTC', 1, 'gift', 1, 'stream', 1)",
     "23502": "INSERT INTO ledger.transfers VALUES ('main', 'BTC', 1, 'deposit', NULL, 'stream', 1)",
-    "23505": "INSERT INTO ledger.snapshot_votes SELECT 'main', 'BTC', 1, 1, 1, 1 FROM generate_series(1, 2)",
+    "23505": "INSERT INTO ledger.observations SELECT 'main', 'snapshot', 'BTC', '1', 1, 1 FROM generate_series(1, 2)",
 }
 NO_CONTENT = {
     "42501": "DO $$ BEGIN SET LOCAL ROLE pg_monitor; DELETE FROM ledger.fills; END $$",

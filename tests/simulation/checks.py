@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SHOWN_MAX = 4
 FRESH_WITHIN_MS = 15_000
 """How far behind a healthy mirror's coverage may be, beyond what its settings hold it back."""
+OVERDUE_MS = 60_000
+"""How late an order may be asked for in a healthy world."""
 TERMINAL = frozenset({"FILLED", "CANCELED", "EXPIRED", "EXPIRED_IN_MATCH", "REJECTED"})
 LATE_MS = 30_000
 """An order of so long ago has come by REST or the stream, whatever may have been lost."""
@@ -75,12 +77,14 @@ async def in_the_end(conn: Any, world: World) -> None:
     if world.scenario.dialect.trades and world.scenario.loses_silently:
         _none("after a walk over everything every fill has its trade id", await _nameless_fills(conn, world))
     _none("executed is what the fills add up to and what is missing", await _sums(conn, world))
-    _none("no provisional fill, no vote is left", await _undecided(conn, world))
+    _none("no provisional fill, no snapshot in doubt is left", await _undecided(conn, world))
     _none("every journal row has the next number", await _journal_holes(conn, world))
     _none("frames are kept as they came, in their order", await _unfaithful(conn, world))
     _none("no balance was ever invented", await _invented_balances(conn, world))
     _none("no transfer was ever invented", await _invented_transfers(conn, world))
     _none("no conflict is left open", await _conflicts(conn, world))
+    _none("no order is left unknown", await _unknown_orders(conn, world))
+    _none("every order that must be asked for again is asked for", await _overdue(conn, world))
     _none("a socket of the valid listen key is up", [] if world.venue.subscribed() else ["none that hears"])
     _none("the stream is live and covered", await _stale(conn, world))
     _none("nothing is asked while the venue wants silence, nor beyond the budget", world.venue.impolite)
@@ -209,7 +213,7 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
     found = []
     for key, other in world.venue.books.orders.items():
         through_ms = max(covered.get(key[0], 0), covered.get("*", 0))
-        if other.created_ms > through_ms:
+        if other.created_ms > through_ms or world.venue.rest.hidden(other, world.venue.now_ms()) is not None:
             continue
         mine = orders.get(key)
         if mine is None:
@@ -283,7 +287,9 @@ async def _undecided(conn: Any, world: World) -> list[str]:
     fills = await conn.fetchval(
         "SELECT count(*) FROM ledger.fills WHERE account = $1 AND state = 'provisional'", world.account
     )
-    votes = await conn.fetchval("SELECT count(*) FROM ledger.snapshot_votes WHERE account = $1", world.account)
+    votes = await conn.fetchval(
+        "SELECT count(*) FROM ledger.observations WHERE account = $1 AND kind = 'snapshot'", world.account
+    )
     return [f"{fills} provisional fills, {votes} votes"] if fills or votes else []
 
 
@@ -330,6 +336,32 @@ async def _conflicts(conn: Any, world: World) -> list[str]:
         " WHERE account = $1 AND resolved_at IS NULL AND kind = ANY ($2)",
         world.account,
         sorted(CONFLICTS),
+    )
+    return [" ".join(str(value) for value in row.values()) for row in rows]
+
+
+async def _unknown_orders(conn: Any, world: World) -> list[str]:
+    """What REST has none of, rightly, is nothing to be told; everything else it knows in the end, and was asked for."""
+    rows = await conn.fetch(
+        "SELECT subject, expected, actual FROM ledger_v1.discrepancies"
+        " WHERE account = $1 AND resolved_at IS NULL AND kind = 'order_unknown'",
+        world.account,
+    )
+    waiting = await conn.fetch(
+        "SELECT symbol, order_id, reason, tries FROM ledger.order_checks"
+        " WHERE account = $1 AND reason = 'unknown_to_venue'",
+        world.account,
+    )
+    return [" ".join(str(value) for value in row.values()) for row in (*rows, *waiting)]
+
+
+async def _overdue(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT symbol, order_id, reason, tries, due_ms FROM ledger.order_checks WHERE account = $1"
+        " AND reason <> 'absent' AND (due_ms IS NULL OR ($2 AND due_ms < $3))",
+        world.account,
+        world.may_trust_clock,
+        world.venue.now_ms() - OVERDUE_MS,
     )
     return [" ".join(str(value) for value in row.values()) for row in rows]
 

@@ -22,6 +22,7 @@ from ledger.db.apply import WalkStep
 from ledger.errors import VenueBusy
 from ledger.facts.identity import SessionMemory
 from ledger.reconcile import holes, plan, refusals
+from ledger.reconcile import order_checks as order_rules
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.course import Course, PageSize
 from ledger.reconcile.plan import Walk
@@ -243,8 +244,13 @@ def _symbols_of_yesterday() -> Iterator[None]:
         yield
 
 
-def _spend(self: Budget, weight: int, _now_s: float, *, spare: int = 0) -> float:
+def _spend(self: Budget, weight: int, now_s: float, *, spare: int = 0, paced: bool = True) -> float:
+    """Only the pace is kept."""
+    if paced and (pace_s := self._pace_s(now_s)) > 0:
+        return pace_s
     self._in_flight += weight
+    if paced:
+        self._sent.append(now_s)
     return float(spare * 0)
 
 
@@ -269,7 +275,7 @@ def _lag_ignored() -> AbstractContextManager[Any]:
 
 
 def _checks_forgotten() -> AbstractContextManager[Any]:
-    """A process that starts knows nothing of the order checks of the one before."""
+    """A process that starts asks for nothing that the one before it had to ask for."""
     turn, find = OrderChecker.turn, OrderChecker.find
     started: WeakSet[OrderChecker] = WeakSet()
 
@@ -277,7 +283,9 @@ def _checks_forgotten() -> AbstractContextManager[Any]:
         if self not in started:
             started.add(self)
             await self._writer.run(
-                lambda conn: conn.execute("DELETE FROM ledger.order_checks WHERE account = $1", self._account)
+                lambda conn: conn.execute(
+                    "UPDATE ledger.order_checks SET due_ms = NULL WHERE account = $1", self._account
+                )
             )
 
     async def forgetful(self: OrderChecker, **options: Any) -> int:
@@ -289,6 +297,14 @@ def _checks_forgotten() -> AbstractContextManager[Any]:
         await find(self)
 
     return mock.patch.multiple(OrderChecker, turn=forgetful, find=finding)
+
+
+def _is_archived(code: int | None, *_: Any) -> bool:
+    return code == order_rules.ARCHIVED
+
+
+async def _nothing(*_: Any, **__: Any) -> list[Any]:
+    return []
 
 
 async def _none(*_: Any, **__: Any) -> None:
@@ -372,6 +388,10 @@ PLANTS = {
             ),
         ),
         Plant("order checks are forgotten at a restart", python=_checks_forgotten),
+        Plant("a rejected order is expected of REST", python=_attribute(order_rules, "agrees", _is_archived)),
+        Plant("one look is enough", ("observe", "RETURN NULL;", "RETURN true;")),
+        Plant("the pace is ignored", python=_attribute(Budget, "_pace_s", lambda *_: 0.0)),
+        Plant("order checks are never due", python=_attribute(order_checks, "due", _nothing)),
         # gaps and coverage
         Plant("no overlap", python=_attribute(plan, "OVERLAP_MS", 0)),
         Plant("a walk broken off counts as done", python=_broken_walks_are_done),

@@ -63,6 +63,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "odd_rows": (8, False),
     "deny_trades": (4, False),
     "rest_odd": (4, False),
+    "odd_endings": (4, False),
 }
 
 
@@ -101,6 +102,10 @@ class Scenario:
     wall_off_ms: int
     lingers: bool
     """Whether the world is watched for another while after it was found healthy."""
+    hides_rejected: bool
+    """Whether REST has none of the orders that were rejected."""
+    archived_after_s: float | None
+    """Whether REST has none of the orders that ended without an execution so long ago."""
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -157,6 +162,8 @@ def choose(seed: int) -> Scenario:
         loses_silently=loses_silently,
         wall_off_ms=rng.choice((0, 0, 0, 700, -1500, 90_000, -90_000)),
         lingers=rng.random() < 0.2,
+        hides_rejected=rng.random() < 0.3,
+        archived_after_s=rng.choice((None, None, None, 10.0)),
     )
 
 
@@ -192,6 +199,8 @@ def crash_story(dialect: str) -> Scenario:
         loses_silently=False,
         wall_off_ms=0,
         lingers=False,
+        hides_rejected=False,
+        archived_after_s=None,
     )
 
 

@@ -29,6 +29,7 @@ from ledger.sandbox.dialects import Dialect, event_json, listen_key_expired_json
 from ledger.sandbox.faults import garbage
 from ledger.sandbox.market import Market
 from ledger.sandbox.rest import Answer, Call, ListenKeys, Rest, error
+from ledger.wire.budget import PACE_S, REQUESTS_PER_S_MAX
 from ledger.wire.clock import Clock
 from ledger.wire.socket import CLOSE_WAIT_S, Connection, FrameBuffer
 from tests.simulation.loop import Process, SimLoop
@@ -251,6 +252,7 @@ class Venue:
         self.was_held = {(asset, held.free, held.locked) for asset, held in market.books.balances.items()}
         """Every balance that was ever true."""
         self._spent: dict[str, deque[tuple[float, int]]] = {}
+        self._paced: dict[str, deque[float]] = {}
         self._rng = rng
         self._may_double = may_double
         self._lag_s = 0.0
@@ -281,7 +283,7 @@ class Venue:
         return {
             "dialect": self.dialect.name,
             "violations": list(self.rest.violations),
-            **self.books.truth(),
+            **self.rest.truth(self.books, self.now_ms()),
         }
 
     # --- trading
@@ -410,6 +412,11 @@ class Venue:
         while spent and spent[0][0] <= now_s - 60:
             spent.popleft()
         spent.append((now_s, weight_of(call)))
+        if call.path not in ("/api/v1/userDataStream", "/api/v1/time"):
+            paced = self._paced.setdefault(process.name, deque(maxlen=REQUESTS_PER_S_MAX + 1))
+            paced.append(now_s)
+            if len(paced) > REQUESTS_PER_S_MAX and now_s - paced[0] < PACE_S - 0.05:
+                self.impolite.append(f"{what} at {now_s:.3f} s is number {len(paced)} within a second")
         weight = sum(weight for _, weight in spent)
         if weight > self.budget:
             self.impolite.append(f"{what} at {now_s:.3f} s brings the weight of a minute to {weight}")

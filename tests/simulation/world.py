@@ -119,6 +119,8 @@ class World:
             may_double=self._may_double,
         )
         self._cap_pages()
+        self.venue.rest.hides_rejected = scenario.hides_rejected
+        self.venue.rest.archived_after_s = scenario.archived_after_s
         self.mirrors: list[Mirror] = []
         self.memory = checks.Memory()
         self.breach: Broken | None = None
@@ -420,6 +422,9 @@ class World:
 
     def _not_found(self, harm: Harm, chance: Random) -> None:
         self.venue.rest.not_found = harm.count
+
+    def _odd_endings(self, harm: Harm, chance: Random) -> None:
+        self.venue.market.odd_endings = harm.count
 
     def _db_away(self, harm: Harm, chance: Random) -> None:
         self.database.go_away(harm.seconds)

@@ -31,6 +31,26 @@ def test_a_full_minute_waits_until_enough_of_it_is_over() -> None:
     assert budget.used(60) == 50
 
 
+def test_no_more_than_twenty_leave_in_any_second_however_much_weight_is_left() -> None:
+    budget = Budget(1_000_000)
+    now_s, sent = 0.0, []
+    for _ in range(70):
+        while (wait_s := budget.reserve(1, now_s)) > 0:
+            now_s += wait_s
+        sent.append(now_s)
+    assert all(late - early >= 1 for early, late in zip(sent, sent[20:], strict=False))
+    assert sent[19] == 0, "a burst of twenty waits for nothing"
+    assert 3 <= sent[-1] < 3.1
+
+
+def test_the_pace_holds_up_no_call_that_may_not_wait() -> None:
+    budget = Budget(1_000_000)
+    for _ in range(20):
+        assert budget.reserve(1, 5) == 0
+    assert budget.reserve(1, 5) > 0
+    assert budget.reserve(1, 5, paced=False) == 0
+
+
 def test_weight_counts_for_a_minute_from_the_answer_not_from_the_question() -> None:
     budget = Budget(10)
     assert budget.reserve(10, 0) == 0
