@@ -82,6 +82,11 @@ class ScriptedHttp:
             self._arrived.clear()
             await self._arrived.wait()
 
+    def answer_to(self, asked: Asked) -> bytes:
+        """The next of the script, whatever is asked; a venue with opinions of its own says something else."""
+        told = self.script.popleft() if self.script else reply(200, b"{}")
+        return told if isinstance(told, bytes) else told()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -101,8 +106,7 @@ class ScriptedHttp:
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in rest)}
         self.asked.append(Asked(method, target, headers))
         self._arrived.set()
-        told = self.script.popleft() if self.script else reply(200, b"{}")
-        answer = told if isinstance(told, bytes) else told()
+        answer = self.answer_to(self.asked[-1])
         if answer == HANG:
             await reader.read()
             return False
