@@ -63,6 +63,23 @@ async def limit_refused(play: Play) -> None:
     play.run()
 
 
+async def odd_guess(play: Play) -> None:
+    play.venue.balances = {one["asset"]: (one["free"], one["locked"]) for one in play.input["account"]}
+    for symbol in play.input["fills at"]:
+        play.venue.traded(symbol, 1)
+    odd = next(name.removeprefix("symbol ") for name in play.input if name.startswith("symbol "))
+    refused = play.input[f"symbol {odd}"]
+    answer = reply(refused["status"], json.dumps(refused["body"]))
+    play.venue.rules = [lambda asked: answer if asked.params.get("symbol") == odd else None]
+    play.run()
+
+
+async def odd_guess_seen(play: Play) -> str:
+    markets = await play.value("SELECT string_agg(symbol, ' ' ORDER BY symbol) FROM ledger_v1.fills")
+    holes = await play.value("SELECT count(*) FROM ledger_v1.discrepancies WHERE uncovered_from_ms IS NOT NULL")
+    return f"fills at {markets}; {await counts(play)}; {holes} holes"
+
+
 async def no_trades_allowed(play: Play) -> None:
     play.venue.traded("BTCUSDT", 1)
     play.venue.rules = [at("myTrades", refusal(play.input["status"], play.input["body"]["code"], "permissions"))]
@@ -91,9 +108,27 @@ async def compressed(play: Play) -> None:
     play.run()
 
 
+async def null_list(play: Play) -> None:
+    play.venue.traded("BTCUSDT", 1)
+    play.venue.rules = [at("openOrders", told(None))]
+    play.run()
+
+
+async def null_list_seen(play: Play) -> str:
+    """No list is no empty list: nothing is claimed, and the refusal says what came."""
+    said = play.programs.programs[0].err
+    return f"{'says got null' if 'got null' in said else 'no word about null'}; {await counts(play)}"
+
+
 CASES += [
     Case("page limit smaller than ours, silently", f"1250 orders, 1250 fills, {COVERED}", page_cap, counts),
     Case("page limit refused", f"20 orders, 20 fills, {COVERED}", limit_refused, counts),
+    Case(
+        "guess with an odd name",
+        f"fills at BTCUSDT ZECUSDT; 2 orders, 2 fills, {COVERED}; 0 holes",
+        odd_guess,
+        odd_guess_seen,
+    ),
     Case(
         "permission refused on myTrades alone",
         f"mode orders_quote, 2 balances, live True; 1 orders, 0 fills, {COVERED}",
@@ -101,6 +136,12 @@ CASES += [
         no_trades_seen,
     ),
     Case("compressed answers", f"1 orders, 1 fills, {COVERED}", compressed, counts),
+    Case(
+        "null for an empty list",
+        "says got null; 0 orders, 0 fills, 1 gaps open, nothing covered",
+        null_list,
+        null_list_seen,
+    ),
 ]
 
 
@@ -115,6 +156,28 @@ def position(at_ms: int, **held: str) -> Row:
 
 def hold(venue: Venue, **held: str) -> None:
     venue.balances |= {asset: (free, "0") for asset, free in held.items()}
+
+
+async def amended(play: Play) -> None:
+    await play.mirrored()
+    frames = play.just_now()
+    last = frames[-1]
+    row = order_row("BTCUSDT", 7, frames[0]["T"], clientOrderId="new", origQty="4.00", executedQty="4.00")
+    play.venue.orders.append(row | {"cummulativeQuoteQty": "8.00", "updateTime": last["T"]})
+    whole = {"qty": "4.00", "quoteQty": "8.00", "commission": "0"}
+    play.venue.trades.append(trade_row("BTCUSDT", 88, 7, last["T"], **whole))
+    hold(play.venue, BTC="5.00", USDT="92.00")
+    await play.venue.push(*frames, position(last["T"], BTC="5.00", USDT="92.00"))
+    await play.comes("SELECT status = 'FILLED' FROM ledger_v1.orders WHERE order_id = 7")
+
+
+async def amended_seen(play: Play) -> str:
+    order = await play.text("SELECT orig_qty, client_order_id, status FROM ledger_v1.orders WHERE order_id = 7")
+    doubts = await play.value("SELECT count(*) FROM ledger_v1.discrepancies")
+    if doubts:
+        return f"{order}, {doubts} discrepancies"
+    code, _, _ = await play.programs.done("verify")
+    return f"{order}, {doubts} discrepancies, verify {code}"
 
 
 def rest_knows(venue: Venue, report: Row, at_ms: int) -> None:
@@ -157,6 +220,9 @@ async def equal_credits_seen(play: Play) -> str:
     )
 
 
+YEAR_LATER_MS = 400 * 86_400_000
+
+
 def luna(at_ms: int, side: str, qty: str) -> Row:
     whole = {"q": qty, "l": qty, "z": qty, "p": "2.00", "L": "2.00"}
     state = {"x": "TRADE", "X": "FILLED", "o": "LIMIT", "f": "GTC", "c": f"luna{side}", "C": "", "n": "0", "N": "USDT"}
@@ -164,10 +230,36 @@ def luna(at_ms: int, side: str, qty: str) -> Row:
     return {"e": "executionReport", "s": "LUNAUSDT", "i": 5, "S": side, "t": 77, **state, **whole, **times}
 
 
+async def begun_anew(play: Play) -> None:
+    """The first generation is known from long ago; then the ids come again."""
+    later_ms = now_ms()
+    first_ms = later_ms - YEAR_LATER_MS
+    play.venue.markets.add("LUNAUSDT")
+    play.venue.balances["LUNA"] = ("10.00", "0")
+    play.venue.orders.append(order_row("LUNAUSDT", 5, first_ms, clientOrderId="lunaBUY"))
+    play.venue.trades.append(trade_row("LUNAUSDT", 77, 5, first_ms, commission="0"))
+    await play.mirrored()
+    less = {"side": "SELL", "origQty": "3.00", "executedQty": "3.00", "cummulativeQuoteQty": "6.00"}
+    play.venue.orders[:] = [order_row("LUNAUSDT", 5, later_ms, clientOrderId="lunaSELL", **less)]
+    sold = {"qty": "3.00", "quoteQty": "6.00", "commission": "0", "isBuyer": False}
+    play.venue.trades[:] = [trade_row("LUNAUSDT", 77, 5, later_ms, **sold)]
+    await play.venue.push(luna(later_ms, "SELL", "3.00"))
+
+
+async def begun_anew_seen(play: Play) -> str:
+    order = await play.text("SELECT side, orig_qty FROM ledger_v1.orders WHERE symbol = 'LUNAUSDT'")
+    kinds = await play.value(
+        "SELECT string_agg(kind, ' ' ORDER BY kind) FROM ledger_v1.discrepancies WHERE symbol = 'LUNAUSDT'"
+    )
+    return f"{order} stays, told as {kinds}"
+
+
 CASES += [
+    Case("amended order", "4.00 new FILLED, 0 discrepancies, verify 0", amended, amended_seen),
     Case("unreadable report of a new market", "ZECUSDT 15 10.00 900", new_market, report_seen),
     Case("microseconds on the stream", "BTCUSDT 7 10.00 900", microseconds, report_seen),
     Case("equal credits in one ms", "2 0.00002404", equal_credits, equal_credits_seen),
+    Case("symbol given to another coin", "BUY 10.00 stays, told as ids_began_anew", begun_anew, begun_anew_seen),
 ]
 
 
