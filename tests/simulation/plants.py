@@ -397,7 +397,7 @@ PLANTS = {
         Plant("a walk broken off counts as done", python=_broken_walks_are_done),
         Plant(
             "a gap starts where the stream is back",
-            ("open_gap", "least(c.live_through_ms, p_until_ms, p_not_after_ms)", "p_until_ms"),
+            ("open_gap", "least(v_mark, v_until_ms, p_not_after_ms)", "v_until_ms"),
         ),
         Plant("a gap is closed before it is walked", python=_closed_first),
         Plant("a gap is walked before REST knows", python=_attribute(Reconciler, "_wait_until", _at_once)),
