@@ -574,7 +574,10 @@ def discrepancy_resolve(
     note: Annotated[str, typer.Option(help="Why, for whoever reads the journal later.")],
     account: Annotated[str | None, typer.Option(help="Account it belongs to; SDX_ACCOUNT if left out.")] = None,
 ) -> None:
-    """Say what a discrepancy was: an unexplained movement becomes a transfer; the evidence stays."""
+    """Say what a discrepancy was: an unexplained movement becomes a transfer; the evidence stays.
+
+    --as accepted: what was refused or could not be read stays unknown, and coverage need not wait for it any more.
+    """
     loaded = settings()
     if meaning not in decisions.MEANINGS:
         expected = f"expected one of {', '.join(decisions.MEANINGS)}, got '{meaning}'"

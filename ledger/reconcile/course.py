@@ -99,6 +99,7 @@ class Course:
     rows: int = 0
     begin_ms: int = field(init=False)
     """Where it began."""
+    _ages_tried: int = 0
     _newest_only: bool = False
     _by_id: _ById | None = None
     _first_ms: int | None = None
@@ -149,12 +150,14 @@ class Course:
 
         False: no later start is left to try, or the question names none.
         """
-        if self._by_id is not None or self._newest_only:
+        if self._by_id is not None or self._newest_only or self._ages_tried >= len(AGES_MS):
             return False
-        spans_ms = (range_ms - AGE_SPARE_MS,) if range_ms is not None else AGES_MS
+        # Each refusal uses up a span, also where the venue said how far it goes: it may go on saying so.
+        spans_ms = (range_ms - AGE_SPARE_MS,) if range_ms is not None else AGES_MS[self._ages_tried :]
         later = next((ms for span in spans_ms if (ms := now_ms - span) > self.start_ms), None)
         if later is None:
             return False
+        self._ages_tried = self._ages_tried + 1 if range_ms is not None else 1 + AGES_MS.index(now_ms - later)
         self.start_ms = self.served_from_ms = later
         if self.end_ms is not None:
             self.end_ms = self.start_ms + DAY_MS - 1

@@ -13,11 +13,11 @@ import structlog
 
 from ledger.db import reads
 from ledger.db import refused_markets as table
-from ledger.db.refused_markets import RefusedMarket
+from ledger.db.refused_markets import RefusedMarket, Waiting
 from ledger.facts.types import Doubt, Fact, Resolution
 from ledger.reconcile import refusals
 from ledger.reconcile.course import UNREACHABLE
-from ledger.reconcile.plan import Walk
+from ledger.reconcile.plan import OVERLAP_MS, Walk
 from ledger.venue import requests
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import SetAside
@@ -72,16 +72,25 @@ class Holes:
         self._markets: list[RefusedMarket] = []
         self._due: frozenset[str] = frozenset()
         self._listed: frozenset[str] = frozenset()
-        self._questions: dict[str, list[int]] | None = None
+        self._questions: list[Waiting] | None = None
 
-    async def load(self) -> tuple[dict[str, int], frozenset[str]]:
+    async def load(self, gap_from_ms: int | None) -> tuple[dict[str, int], frozenset[str]]:
         """For a walk: the refused markets to ask for, each with the start of its hole, and those to leave alone.
 
-        The first time after a start everything is asked for: what was refused then may be answered now.
+        The first time after a start everything is asked for: what was refused then may be answered now. So is a market
+        whose hole does not reach back to the gap to be walked (``gap_from_ms``, 0: the beginning; None: no gap).
         """
         self._markets = await self._writer.run(lambda conn: table.markets(conn, self._account))
         due = {one.symbol for one in self._markets} if not self._asked_once else await self._find_due()
         self._asked_once = True
+        if gap_from_ms is not None and self._markets:
+            open_ones = await self._writer.run(lambda conn: table.waiting(conn, self._account, (MARKET,)))
+            covering = {
+                one.symbol
+                for one in open_ones
+                if one.uncovered_from_ms is not None and one.uncovered_from_ms <= gap_from_ms
+            }
+            due |= {one.symbol for one in self._markets} - covering
         return (
             {one.symbol: one.from_ms for one in self._markets if one.symbol in due},
             frozenset(one.symbol for one in self._markets if one.symbol not in due),
@@ -162,36 +171,41 @@ class Holes:
         await self._tell(f"{QUESTION} {request.question}", doubt)
         self._questions = None
 
-    async def question_answered(self, request: Request) -> None:
-        """An answer to a question about the whole account was applied."""
+    async def questions(self) -> list[Waiting]:
+        """Questions about the whole account that were refused and not answered since."""
         if self._questions is None:
-            self._questions = {}
-            for one in await self._writer.run(lambda conn: table.waiting(conn, self._account, (QUESTION,))):
-                self._questions.setdefault(one.subject, []).append(one.discrepancy_id)
-        for number in self._questions.pop(request.question, ()):
-            await self._settle(number, QUESTION, "the venue answered")
+            self._questions = await self._writer.run(lambda conn: table.waiting(conn, self._account, (QUESTION,)))
+        return self._questions
+
+    async def question_answered(self, request: Request, *, since_ms: int | None) -> None:
+        """An answer to a question about the whole account was applied, in a walk over everything since then (venue
+        clock, ms, 0: the beginning; None: over some markets, which fills no hole)."""
+        for one in await self.questions():
+            hole_ms = one.uncovered_from_ms
+            if one.subject == request.question and (
+                hole_ms is None or (since_ms is not None and since_ms - OVERLAP_MS <= hole_ms)
+            ):
+                await self._settle(one.discrepancy_id, QUESTION, "the venue answered")
+                self._questions = None
 
     async def settle(self, walk: Walk) -> None:
         """What this walk was told in full is no hole any more."""
         open_ones = await self._writer.run(lambda conn: table.waiting(conn, self._account, (MARKET, UNREACHABLE)))
-        whole = walk.read_from_ms()
+        whole, told = walk.read_from_ms(), walk.told_from_ms()
         for one in open_ones:
             if one.symbol is None:
                 continue
             starts = {kind: ms for (symbol, kind), ms in whole.items() if symbol == one.symbol}
             hole_ms = one.uncovered_from_ms
-            if (
-                one.kind == MARKET
-                and one.symbol in walk.told_markets
-                and all(hole_ms is None or ms <= hole_ms for ms in starts.values())
-            ):
-                await self._settle(one.discrepancy_id, MARKET, "the venue told of the market")
+            if one.kind == MARKET:
+                if one.symbol in told and (hole_ms is None or told[one.symbol] <= hole_ms):
+                    await self._settle(one.discrepancy_id, MARKET, "the venue told of the market")
             elif one.kind == UNREACHABLE and one.order_id is None and hole_ms is not None:
                 kind = one.subject.split(" ", 1)[0]
                 if kind in starts and starts[kind] <= hole_ms + 1:
                     await self._settle(one.discrepancy_id, UNREACHABLE, "the venue told it")
         for symbol in walk.holes:
-            if symbol in walk.told_markets:
+            if symbol in told:
                 await self._writer.run(partial(table.answered, account=self._account, symbol=symbol))
 
     async def _settle(self, number: int, kind: str, why: str) -> None:

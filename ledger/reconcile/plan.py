@@ -212,12 +212,15 @@ class Walk:
         self._untold.add(course.symbol)
         return max(0, course.start_ms)
 
-    @property
-    def told_markets(self) -> frozenset[str]:
-        """Markets asked for in this walk of which no question was refused and none is left."""
-        asked = {course.symbol for course in self._courses.values()}
+    def told_from_ms(self) -> dict[str, int]:
+        """Markets asked for in this walk of which no question was refused and none is left, each with the latest start
+        of its questions (venue clock, ms)."""
         undone = {course.symbol for course in self._courses.values() if not course.done}
-        return frozenset(asked - undone - self._untold - self._guesses)
+        told: dict[str, int] = {}
+        for course in self._courses.values():
+            if course.symbol not in undone | self._untold | self._guesses:
+                told[course.symbol] = max(told.get(course.symbol, 0), course.begin_ms)
+        return told
 
     def read_from_ms(self) -> dict[tuple[str, str], int]:
         """(symbol, kind) of what was told without a hole, with the start from where (venue clock, ms)."""

@@ -53,7 +53,7 @@ def may_be_about_limit(request: Request, refused: VenueRefused) -> bool:
 
 def is_about_age(refused: VenueRefused) -> bool:
     """Whether the words say that the question goes back too far."""
-    return _AGE.search(_words(refused)) is not None
+    return not isinstance(refused, UnreadableAnswer) and _AGE.search(_words(refused)) is not None
 
 
 def told_range_ms(refused: VenueRefused) -> int | None:

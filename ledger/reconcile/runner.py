@@ -418,7 +418,7 @@ class Reconciler:
         found = await self._probed()
         trades = found.mode == "trades"
         await self._checker.find()
-        refused_from, paused = await self._holes.load()
+        refused_from, paused = await self._holes.load(None if gap is None else scope.from_ms or 0)
         now_s = self._clock.monotonic_s()
         self._refused = {name: at_s for name, at_s in self._refused.items() if now_s - at_s < PROBE_EVERY_S}
         walk = Walk(
@@ -473,7 +473,9 @@ class Reconciler:
                 doubts, step = walk.doubts(), walk.step(request, page, told.asked_ms)
                 await self._take(told, page, outcome, here.gap, doubts=doubts, step=step)
                 if request.symbol is None:
-                    await self._holes.question_answered(request)
+                    is_whole = walk.scope.symbols is None
+                    since_ms = walk.scope.from_ms or 0 if is_whole else None
+                    await self._holes.question_answered(request, since_ms=since_ms)
             if here.on_progress is not None:
                 here.on_progress(self._progress(here))
 
@@ -611,7 +613,7 @@ class Reconciler:
             outcome.fills_new += applied.fills_new
             outcome.orders_changed += applied.orders_changed
             # A row of an order is asked for by itself until it can be read.
-            await self._checker.ask_again([row for row in set_aside if row.uncovered_from_ms is not None])
+            await self._checker.ask_again(set_aside)
         await self._learn(page)
         outcome.answers += 1
         outcome.rows += page.rows
@@ -737,7 +739,7 @@ class Reconciler:
             await self._holes.question_refused(question, str(refused), uncovered_from_ms=None)
             return
         await self._take(told, page, outcome, gap)
-        await self._holes.question_answered(question)
+        await self._holes.question_answered(question, since_ms=None)
         self._compared_ms = told.asked_ms
         ours = await self._writer.run(lambda conn: reads.balances(conn, self._account))
         for fact in page.facts:
@@ -797,13 +799,32 @@ class Reconciler:
         from_ms = self._clock.venue_now_ms() - plan.QUIET_OVERLAP_MS + plan.OVERLAP_MS
         self._has_missed = False
         # A market that was never walked is walked from the beginning here, and known from then on.
-        outcome = await self.walk(Scope(from_ms, names), gap=None, healing=Healing(covers=0), quiet=True)
+        hole_ms = await self._answered_from_ms()
+        scope = Scope(from_ms, names) if hole_ms is None else Scope(hole_ms or None)
+        outcome = await self.walk(scope, gap=None, healing=Healing(covers=0), quiet=True)
         await self._checker.keep_asking(await self._still_unclear(outcome.unknown), uncovered_from_ms=None)
         self._quiet_seq = known.head_seq
         self._quiet_s = self._clock.monotonic_s()
         self._looks_left = LOOKS_MAX
         await self._judge()
         await self._listen_to_balances()
+
+    async def _answered_from_ms(self) -> int | None:
+        """From where everything is to be walked, now that a question about the whole account is answered again that
+        was refused in a gap (venue clock, ms; 0: the beginning). None: there is none."""
+        starts = []
+        for one in await self._holes.questions():
+            if one.uncovered_from_ms is None:
+                continue
+            request = requests.account() if one.subject.endswith("/account") else requests.open_orders()
+            try:
+                await self._ask_and_take(request)
+            except VenueRefused as refused:
+                if refusals.ends_walk(refused):
+                    raise
+            else:
+                starts.append(one.uncovered_from_ms)
+        return min(starts, default=None)
 
     async def _probed(self) -> Capabilities:
         """What the venue offers, probed at start and daily, and soon again while that is not clear."""

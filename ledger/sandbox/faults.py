@@ -167,10 +167,14 @@ class RestFault(_Fault, frozen=True, kw_only=True):
 
 
 class RestStatus(RestFault, tag="rest_status", frozen=True, kw_only=True):
-    """An error of the venue with this HTTP status; ``retry_after`` goes into the header as it stands."""
+    """An error of the venue with this HTTP status; ``retry_after`` goes into the header as it stands.
+
+    ``code`` null: one that fits the status.
+    """
 
     status: int
     retry_after: int | str | None = None
+    code: int | None = None
 
 
 class RestHtml(RestFault, tag="rest_html", frozen=True, kw_only=True):

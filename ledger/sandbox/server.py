@@ -455,7 +455,8 @@ class Sandbox:
                 # Scripted or earned, a client that calls again before the time is impolite.
                 self.rest.meter.block(call.ip, self.now_ms() + wait * 1000)
             headers = () if wait is None else (("Retry-After", str(wait)),)
-            code = {429: -1003, 418: -1003, 401: -2015, 403: -2015, 503: -1008}.get(spoilt.status, -1001)
+            usual = {429: -1003, 418: -1003, 401: -2015, 403: -2015, 503: -1008}.get(spoilt.status, -1001)
+            code = usual if spoilt.code is None else spoilt.code
             return error(spoilt.status, code, "A fault of the sandbox's script.", headers)
         if isinstance(spoilt, faults.RestHtml):
             return Answer(spoilt.status, HTML, (("Content-Type", "text/html"),))

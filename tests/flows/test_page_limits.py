@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ledger.reconcile import holes, refusals
+from ledger.sandbox.rest import Answer, Call
 from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, settings_for
 from tests.flows.test_first_load import listening
 
@@ -122,3 +124,68 @@ async def test_a_guess_that_is_refused_is_no_market_and_no_hole(database_url: st
         assert any(question.symbol == "ODDUSDT" for question in sandbox.asked)
         assert await conn.fetchval("SELECT count(*) FROM ledger_v1.discrepancies WHERE symbol = 'ODDUSDT'") == 0
         assert await conn.fetchval("SELECT complete_through_ms FROM ledger_v1.coverage WHERE symbol = '*'")
+
+
+@pytest.mark.parametrize("path", ["openOrders", "/account"])
+async def test_a_refused_question_about_the_whole_account_ends_all_coverage_until_it_is_answered(
+    path: str, database_url: str, conn: Any
+) -> None:
+    async with listening("full", history=60) as sandbox:
+        await sandbox.fault({"do": "rest_status", "status": 400, "code": -4321, "path": path, "count": 100_000})
+        async with mirroring(settings_for(sandbox), database_url, first_contact=False):
+            await gaps_closed(conn, 1)
+            open_ones = await conn.fetch(
+                "SELECT kind, symbol, uncovered_from_ms FROM ledger_v1.discrepancies WHERE uncovered_from_ms = 0"
+            )
+            assert ("question_refused", None, 0) in [tuple(row) for row in open_ones]
+            assert {row["complete_through_ms"] for row in await conn.fetch(COVERED)} == {None}
+            sandbox.faults._spoilt.clear()
+            await eventually(conn, OPEN, lambda count: count == 0)
+            await holds(conn, sandbox, gaps=1)
+        assert all(row["complete_through_ms"] for row in await conn.fetch(COVERED))
+
+
+async def test_an_answer_that_cannot_be_read_at_all_is_a_hole_of_its_market_alone(
+    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "FIRST_PAUSE_MS", 500)
+    monkeypatch.setattr(holes, "NEWS_EVERY_S", 0.1)
+    async with listening("documented", history=60) as sandbox:
+        answer = sandbox.rest.answer
+
+        def odd(call: Call, *told: Any, **more: Any) -> Answer:
+            true = answer(call, *told, **more)
+            return replace(true, body=b'{"rows":{}}') if "allOrders" in call.path and "ETHUSDT" in call.query else true
+
+        sandbox.rest.answer = odd  # type: ignore[method-assign]
+        async with mirroring(settings_for(sandbox, symbols="ETHUSDT"), database_url):
+            await gaps_closed(conn, 1)
+            (hole,) = await conn.fetch(HOLES)
+            assert tuple(hole) == ("symbol_refused", "ETHUSDT", 0, None)
+            through = {row["symbol"]: row["complete_through_ms"] for row in await conn.fetch(COVERED)}
+            assert through["BTCUSDT"]
+            assert through["*"] is None
+            sandbox.rest.answer = answer  # type: ignore[method-assign]
+            await eventually(conn, OPEN, lambda count: count == 0)
+            await holds(conn, sandbox, gaps=1)
+
+
+async def test_a_row_that_cannot_be_read_ends_coverage_right_before_it_until_it_can(
+    database_url: str, conn: Any
+) -> None:
+    async with listening("full", history=60) as sandbox:
+        fill = list(sandbox.books.fills.values())[20]
+        await sandbox.fault(
+            {"do": "nonsense", "kind": "negative_qty", "symbol": fill.symbol, "order_id": fill.order_id, "count": 3}
+        )
+        async with mirroring(settings_for(sandbox), database_url):
+            await gaps_closed(conn, 1)
+            rows = await conn.fetch(
+                "SELECT symbol, order_id, uncovered_from_ms FROM ledger_v1.discrepancies WHERE kind = 'rest_row'"
+            )
+            assert rows
+            assert {(row["symbol"], row["order_id"]) for row in rows} == {(fill.symbol, fill.order_id)}
+            created_ms = sandbox.books.orders[fill.symbol, fill.order_id].created_ms
+            assert all(created_ms - 1 <= row["uncovered_from_ms"] < fill.time_ms for row in rows)
+            await eventually(conn, OPEN, lambda count: count == 0)
+            await holds(conn, sandbox, gaps=1)

@@ -211,11 +211,15 @@ class TestPaging:
         assert step is not None
         assert (step.done, step.covers, step.served_from_ms) == (True, 1, start_ms)
 
-    def test_a_question_that_is_refused_for_its_age_however_late_it_begins_is_not_asked_for_ever(self) -> None:
+    @pytest.mark.parametrize("range_ms", [None, 90 * DAY_MS])
+    def test_a_question_that_is_refused_for_its_age_however_late_it_begins_is_not_asked_for_ever(
+        self, range_ms: int | None
+    ) -> None:
+        """Time goes on between the tries, so a start a moment later is always left to try."""
         one = walk(Scope(None), known("BTCUSDT"), now_ms=GAP_MS)
         one.first()
         request, asked = orders_from(0), 0
-        while nexts := one.too_old(request, None, GAP_MS):
+        while nexts := one.too_old(request, range_ms, GAP_MS + asked):
             (request,), asked = nexts, asked + 1
             assert asked < 20
 
