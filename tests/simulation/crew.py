@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ledger.wire import postgres, schema
 from ledger.wire.embedded import Embedded
-from tests.simulation.database import Server
+from tests.simulation.database import WRITER, Server
 from tests.simulation.plants import PLANTS, planted
 from tests.simulation.scenario import choose, crash_story
 from tests.simulation.world import Outcome, World, silence
@@ -36,6 +36,17 @@ CREATE OR REPLACE FUNCTION ledger.clock() RETURNS timestamptz LANGUAGE sql VOLAT
 $$
 """
 """The clock of the database, as each call sets it; one that did not would fail here."""
+
+ROLE = f"""
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{WRITER}') THEN
+        CREATE ROLE {WRITER};
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN   -- another worker made it meanwhile
+END
+$$
+"""
 
 _runs = count(1)
 
@@ -158,6 +169,7 @@ def _new_bench(url: str, name: str) -> Bench:
     own_url = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
     with silence():
         asyncio.run(_execute(url, f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0"))
+        asyncio.run(_execute(url, ROLE))
         asyncio.run(schema.upgrade(own_url))
     asyncio.run(_execute(own_url, VIRTUAL_CLOCK))
     return Bench(own_url)

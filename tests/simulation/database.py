@@ -36,6 +36,29 @@ TERMINATED_WITHIN_MS = 60_000
 """Only a bound: how long the server may take to end a session does not show in the world."""
 
 
+WRITER = "sdx_writer"
+"""The role under which processes write, as in earnest; the world itself is the superuser."""
+WRITTEN = ("inbox", "batches", "orders", "fills", "balances", "balance_history")
+CALLED = ("apply", "row_digest", "lock_account", "move_alone", "doubt")
+
+
+def _refusal(kind: str, chance: Random) -> tuple[str, str]:
+    """How the database comes to refuse, and how that ends: a right or a function is missing, or some content is not
+    taken."""
+    if kind == "grants":
+        table = chance.choice(WRITTEN)
+        return f"REVOKE INSERT ON ledger.{table} FROM {WRITER}", f"GRANT INSERT ON ledger.{table} TO {WRITER}"
+    if kind == "function":
+        name = chance.choice(CALLED)
+        return (
+            f"ALTER FUNCTION ledger.{name} RENAME TO {name}_gone",
+            f"ALTER FUNCTION ledger.{name}_gone RENAME TO {name}",
+        )
+    rule = "ALTER TABLE ledger.fills DROP CONSTRAINT fills_source_is_known; ALTER TABLE ledger.fills ADD CONSTRAINT"
+    taken = f"{rule} fills_source_is_known CHECK (source IN ('stream', 'rest'))"
+    return f"{taken[:-1]} AND order_id % 3 <> {chance.randrange(3)}) NOT VALID", f"{taken} NOT VALID"
+
+
 class Server:
     """The connections of one worker to its database, on a loop of their own that runs only while a call is made."""
 
@@ -60,7 +83,9 @@ class Server:
             real = self._free.pop()
             if not real.is_closed():
                 return real
-        return self.run(self._connect())
+        real = self.run(self._connect())
+        self.run(real.execute(f"SET ROLE {WRITER}"))
+        return real
 
     def give_back(self, real: Any) -> None:
         if not real.is_closed():
@@ -110,6 +135,8 @@ class Database:
         self.done: Counter[str] = Counter()
         """Harm done so far, by kind."""
         self._due: list[str] = []
+        self._ends: dict[str, str] = {}
+        """What ends a refusal that lasts, by kind."""
         self._away_until_s = 0.0
         self.slowness = 1.0
         self.fence = 0
@@ -128,9 +155,33 @@ class Database:
         self._away_until_s = self._loop.time() + for_s
         self.done["database_away"] += 1
 
+    def refuse(self, kind: str, chance: Random, for_s: float) -> None:
+        """A right or a function is missing, or some content is not taken, for so long; one of a kind at a time."""
+        do, undo = _refusal(kind, chance)
+
+        def begin() -> None:
+            if kind not in self._ends:
+                self._ends[kind] = undo
+                self._server.run(self._server.own.execute(do))
+                self.done[f"database_{kind}"] += 1
+                self._loop.outside(for_s, self._permit, kind)
+
+        self._loop.outside(0, begin)
+
+    def _permit(self, kind: str) -> None:
+        undo = self._ends.pop(kind, None)
+        if undo is not None:
+            self._server.run(self._server.own.execute(undo))
+
+    def restore(self) -> None:
+        """Whatever the story left refused is as before. Not from within a task of the world."""
+        for kind in list(self._ends):
+            self._permit(kind)
+
     def heal(self) -> None:
         """No more harm from now on."""
         self._due, self._away_until_s, self.slowness = [], 0.0, 1.0
+        self._loop.outside(0, self.restore)
 
     async def ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """The world itself asks: ``work`` gets a real connection."""

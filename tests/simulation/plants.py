@@ -15,13 +15,16 @@ from typing import Any
 from unittest import mock
 from weakref import WeakKeyDictionary, WeakSet
 
+import asyncpg
 from msgspec import structs
 
-from ledger.db import coverage, order_checks, reads, rows
+from ledger.db import coverage, order_checks, quarantine, reads, rows
 from ledger.db.apply import WalkStep
+from ledger.db.quarantine import Hole
+from ledger.db.refusals import FRAMES_OVERLAP
 from ledger.errors import VenueBusy
 from ledger.facts.identity import SessionMemory
-from ledger.reconcile import holes, plan, refusals
+from ledger.reconcile import holes, plan, refusals, runner
 from ledger.reconcile import order_checks as order_rules
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.course import Course, PageSize
@@ -33,6 +36,7 @@ from ledger.stream.lease import ListenKeyLease
 from ledger.venue import capabilities
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
+from ledger.wire import postgres
 from ledger.wire.budget import Budget
 from ledger.wire.http import Answer, VenueHttp
 from ledger.wire.offset import Offset, Reading
@@ -325,6 +329,26 @@ def _fees_dropped() -> AbstractContextManager[Any]:
     return mock.patch.object(rows, "_fill", poor)
 
 
+@contextmanager
+def _errors_are_content() -> Iterator[None]:
+    """Whatever the database says against the work is taken for a word about its content, unless it is away."""
+    passing = (*postgres.AWAY, *postgres.CONFLICT)
+
+    def refuses(error: BaseException) -> bool:
+        return (
+            isinstance(error, asyncpg.PostgresError)
+            and not isinstance(error, passing)
+            and error.sqlstate not in (postgres.FENCED, FRAMES_OVERLAP)
+        )
+
+    with (
+        mock.patch.object(postgres, "is_refusal", refuses),
+        mock.patch.object(consumer, "is_refusal", refuses),
+        mock.patch.object(runner, "is_refusal", refuses),
+    ):
+        yield
+
+
 _ALONE = "v_alone boolean :="
 _CONFIRMED = "CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END"
 _MERGED = "o.symbol = coalesce(f.symbol, s.symbol) AND "
@@ -423,5 +447,7 @@ PLANTS = {
         Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
         # clocks
         Plant("one Date is believed", python=_one_date_is_believed),
+        Plant("any error of the database is about content", python=_errors_are_content),
+        Plant("what is quarantined is no hole", python=_attribute(quarantine, "hole", lambda *_, **__: Hole())),
     )
 }

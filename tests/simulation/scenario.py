@@ -64,6 +64,9 @@ _HARM: dict[str, tuple[int, bool]] = {
     "deny_trades": (4, False),
     "rest_odd": (4, False),
     "odd_endings": (4, False),
+    "db_grants": (4, False),
+    "db_function": (4, False),
+    "db_content": (8, False),
 }
 
 

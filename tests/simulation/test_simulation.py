@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from ledger.sandbox.market import Market, live_through
 from tests.simulation.crew import Crew, Job
 from tests.simulation.loop import Process, SimLoop, Stuck
 from tests.simulation.plants import PLANTS, DoesNotFit, Plant, planted
-from tests.simulation.scenario import choose, crash_story
+from tests.simulation.scenario import Harm, choose, crash_story
 from tests.simulation.venue import START_MS
+from tests.simulation.world import World
 
 OTHER_CLOCKS = re.compile(
     r"\b(clock_timestamp|statement_timestamp|transaction_timestamp|now|timeofday|gen_random_uuid|uuidv[47])\(\)"
@@ -192,3 +194,28 @@ def test_where_no_trades_are_told_a_seed_doubles_fills_or_loses_frames_never_bot
     assert any(story.doubles_fills for story in blind)
     assert any(story.kinds & losing for story in blind)
     assert not any(story.doubles_fills and story.kinds & losing for story in blind)
+
+
+ANY_ERROR, NO_HOLE = "any error of the database is about content", "what is quarantined is no hole"
+
+
+@pytest.mark.parametrize(
+    ("kind", "plant", "caught_by"),
+    [
+        ("db_grants", ANY_ERROR, "the mirror never fails by itself"),
+        ("db_function", ANY_ERROR, "the mirror never fails by itself"),
+        ("db_content", NO_HOLE, "coverage is never past what is known"),
+    ],
+)
+def test_a_database_that_refuses_for_a_while_costs_nothing_and_mistakes_about_it_are_caught(
+    crew: Crew, kind: str, plant: str, caught_by: str
+) -> None:
+    story = replace(crash_story("full"), harm=(Harm(2.3, kind, 1, 5.0, 1),))
+    assert crew.bench is not None
+    server, found = crew.bench.server, []
+    for mistake in (None, plant):
+        with planted(PLANTS[mistake] if mistake else None, server):
+            outcome = World(story, server, f"{kind} {mistake}").run()
+        assert outcome.harm[kind.replace("db_", "database_")] == 1
+        found.append(None if outcome.failure is None else outcome.failure.invariant)
+    assert found == [None, caught_by]

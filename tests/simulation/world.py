@@ -19,12 +19,13 @@ from decimal import Decimal
 from operator import itemgetter
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 from uuid import UUID
 
 import structlog
 
+from ledger import quarantine
 from ledger.db import coverage
 from ledger.reconcile import plan, refusals, runner
 from ledger.sandbox import rest as sandbox_rest
@@ -33,6 +34,7 @@ from ledger.sandbox.market import Market, live_through
 from ledger.sandbox.rest import DAY_MS
 from ledger.stream import consumer
 from ledger.venue import capabilities, requests
+from ledger.wire.postgres import Writer
 from tests.simulation import checks
 from tests.simulation.checks import Broken
 from tests.simulation.database import Database, Server
@@ -46,6 +48,8 @@ HEALED_WITHIN_S = 600.0
 LOOK_EVERY_S = 3.0
 PULSE_EVERY_S = 60.0
 LINGER_S = 40.0
+QUARANTINED_S = 30.0
+"""How long after the last harm everything that had come is written, refused or not."""
 WATCH_EVERY_S = 4.0
 RESTART_S = 0.7
 LOG_LINES_MAX = 400_000
@@ -166,6 +170,7 @@ class World:
                     touches = self.mirrors[0].process.touches if self.mirrors else 0
                     virtual_s = self.loop.time()
                     self._keep_lines, digest = False, self._hash.hexdigest()
+                    self.database.restore()
                     self.loop.bury([mirror.process for mirror in self.mirrors])
         finally:
             asyncio.set_event_loop(None)
@@ -208,6 +213,8 @@ class World:
         await self._until(self.scenario.duration_s)
         await trading
         self._heal()
+        if "db_content" in self.scenario.kinds:
+            await self._apply_quarantined()
         if self.venue.rest.refused:
             await self._healed_but_for_the_refused()
         await self._healthy()
@@ -260,6 +267,22 @@ class World:
                 self.loop.resume(mirror.process)
         if not any(mirror.is_running() for mirror in self.mirrors):
             self.start_mirror()
+
+    async def _apply_quarantined(self) -> None:
+        """What was kept without its facts is taken now, and somebody asks for it, once all is written that had come."""
+        await asyncio.sleep(QUARANTINED_S)
+
+        class Direct:
+            """A writer whose work is done at once."""
+
+            def __init__(self, conn: Any) -> None:
+                self._conn = conn
+
+            async def run(self, work: Callable[[Any], Any], **_: int) -> Any:
+                return await work(self._conn)
+
+        now_ms = self.venue.now_ms()
+        await self.database.ask(lambda conn: quarantine.retry(cast(Writer, Direct(conn)), self.account, now_ms=now_ms))
 
     async def _healthy(self) -> None:
         """Wait until everything holds. Raises Broken, with what did not, when the time is up."""
@@ -342,6 +365,9 @@ class World:
         chance = Random(harm.chance)
         if (spoil := _SPOILERS.get(harm.kind)) is not None:
             self.venue.spoilt += [spoil(chance) for _ in range(harm.count)]
+            return
+        if harm.kind in ("db_grants", "db_function", "db_content"):
+            self.database.refuse(harm.kind.removeprefix("db_"), chance, harm.seconds)
             return
         if harm.kind.startswith("db_") and harm.kind not in ("db_away", "db_slow"):
             self.database.harm(harm.kind.removeprefix("db_"), min(harm.count, 2 if "lock" in harm.kind else 8))
