@@ -1027,7 +1027,7 @@ BEGIN
                 resolution = 'the order was read over REST'
             WHERE d.account = p_account AND d.kind = 'unreadable_report' AND d.resolved_at IS NULL
               AND EXISTS (SELECT FROM unnest(v_orders) AS u WHERE u.symbol = d.symbol AND u.order_id = d.order_id
-                          AND v_venue_ms[u.frame] - p_lag_ms >= d.uncovered_from_ms);
+                          AND v_venue_ms[u.frame] - p_lag_ms > d.uncovered_from_ms);
             GET DIAGNOSTICS v_rows = ROW_COUNT;
             others_changed := others_changed + v_rows;
             IF EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = p_account) THEN
@@ -1120,7 +1120,7 @@ BEGIN
                 r.residual, r.at_ms, r.evidence, r.symbol, r.order_id, r.trade_id, r.asset, r.uncovered_from_ms);
             IF r.kind = 'unreadable_report' AND r.order_id IS NOT NULL THEN
                 INSERT INTO ledger.order_checks AS c (account, symbol, order_id, reason, due_ms)
-                VALUES (p_account, r.symbol, r.order_id, r.kind, r.uncovered_from_ms)
+                VALUES (p_account, r.symbol, r.order_id, r.kind, r.uncovered_from_ms + 1)
                 ON CONFLICT (account, symbol, order_id, reason)
                     DO UPDATE SET due_ms = greatest(c.due_ms, excluded.due_ms), tries = 0;
             END IF;
@@ -1209,7 +1209,7 @@ BEGIN
             WHERE d.account = p_account AND d.kind = 'unreadable_report' AND d.resolved_at IS NULL
               AND d.order_id IS NULL AND d.symbol = p_walk ->> 'symbol'
               AND coalesce((p_walk ->> 'from_ms')::bigint, 0) <= d.uncovered_from_ms
-              AND (p_walk ->> 'asked_ms')::bigint - p_lag_ms >= d.uncovered_from_ms;
+              AND (p_walk ->> 'asked_ms')::bigint - p_lag_ms > d.uncovered_from_ms;
         END IF;
     END IF;
     IF p_through_ms IS NOT NULL THEN

@@ -57,7 +57,8 @@ def left_open(frame: Frame, problem: str, received_ms: int) -> list[Fact]:
             problem,
             symbol=about.symbol,
             order_id=about.order_id,
-            uncovered_from_ms=since_ms,
+            # The report is of that instant, so what is known ends before it.
+            uncovered_from_ms=max(0, since_ms - 1),
         )
     ]
 

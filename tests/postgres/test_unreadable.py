@@ -68,7 +68,7 @@ async def test_its_order_is_asked_for_and_coverage_ends_there_until_rest_has_tol
     await hears(conn, socket, UNREADABLE)
 
     assert await doubts(conn) == [("unreadable_report", True)]
-    assert await covered(conn) == T_MS
+    assert await covered(conn) == T_MS - 1
     assert await due(conn, T_MS + LAG_MS - 1) == [], "REST may not know of it yet"
     assert await due(conn, T_MS + LAG_MS) == [("unreadable_report", MARKET, 15)]
     assert await reads.to_do(conn, ACCOUNT, now_ms=T_MS + LAG_MS, longest_ms=86_400_000) == (False, True)
@@ -76,7 +76,7 @@ async def test_its_order_is_asked_for_and_coverage_ends_there_until_rest_has_tol
     walker = rest()
     told = order("FILLED", 15, symbol=MARKET, executed_qty="10", updated_ms=T_MS, created_ms=T_MS - 5)
     await walker.tell(conn, told, asked_ms=LAG_MS - 1, lag_ms=LAG_MS)
-    assert await covered(conn) == T_MS, "this answer may be of before"
+    assert await covered(conn) == T_MS - 1, "this answer may be of before"
     await walker.tell(conn, trade(900, symbol=MARKET, order_id=15, qty="10"), told, asked_ms=LAG_MS, lag_ms=LAG_MS)
     assert await doubts(conn) == [("unreadable_report", False)]
     assert await covered(conn) == T_MS + 60_000
@@ -92,7 +92,7 @@ async def test_the_same_report_over_two_sockets_is_one_hole_and_a_later_one_anot
     await rest().tell(conn, order("FILLED", 15, symbol=MARKET), asked_ms=5000, lag_ms=LAG_MS)
     await hears(conn, socket, UNREADABLE | {"T": T_MS + 6000})
     assert await doubts(conn) == [("unreadable_report", False), ("unreadable_report", True)]
-    assert await covered(conn) == T_MS + 6000
+    assert await covered(conn) == T_MS + 5999
     assert await due(conn, T_MS + 6000 + LAG_MS) == [("unreadable_report", MARKET, 15)]
 
 
@@ -100,7 +100,7 @@ async def test_microseconds_are_no_time_of_a_trade_but_say_since_when_something_
     socket = await live(conn)
     micros = {"T": T_MS * 1000 + 123, "E": T_MS * 1000 + 123, "l": "10", "n": "0", "N": "USDT"}
     await hears(conn, socket, UNREADABLE | micros)
-    assert await covered(conn) == T_MS
+    assert await covered(conn) == T_MS - 1
     assert await rows(conn, "SELECT symbol, order_id FROM ledger.order_checks") == [(MARKET, 15)]
     assert await rows(conn, "SELECT * FROM ledger.fills") == []
 
@@ -108,7 +108,7 @@ async def test_microseconds_are_no_time_of_a_trade_but_say_since_when_something_
 async def test_a_report_that_names_its_market_alone_has_the_market_walked(conn: Any) -> None:
     socket = await live(conn)
     await hears(conn, socket, {name: value for name, value in UNREADABLE.items() if name != "i"})
-    assert await covered(conn) == T_MS
+    assert await covered(conn) == T_MS - 1
     assert await due(conn, T_MS + 99_000) == []
     assert await reads.active_symbols(conn, ACCOUNT, since_seq=99) == [MARKET]
 
@@ -117,9 +117,9 @@ async def test_a_report_that_names_its_market_alone_has_the_market_walked(conn: 
 
     one = order("FILLED", 15, symbol=MARKET, updated_ms=T_MS)
     await rest().tell(conn, one, asked_ms=500, lag_ms=LAG_MS, walk=walked(500, None))
-    await rest().tell(conn, one, asked_ms=5000, lag_ms=LAG_MS, walk=walked(5000, T_MS + 1))
-    assert await covered(conn) == T_MS
     await rest().tell(conn, one, asked_ms=5000, lag_ms=LAG_MS, walk=walked(5000, T_MS))
+    assert await covered(conn) == T_MS - 1
+    await rest().tell(conn, one, asked_ms=5000, lag_ms=LAG_MS, walk=walked(5000, T_MS - 1))
     assert await doubts(conn) == [("unreadable_report", False)]
     assert await reads.active_symbols(conn, ACCOUNT, since_seq=99) == []
 

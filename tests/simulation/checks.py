@@ -85,6 +85,8 @@ async def in_the_end(conn: Any, world: World) -> None:
     _none("no conflict is left open", await _conflicts(conn, world))
     _none("no order is left unknown", await _unknown_orders(conn, world))
     _none("every order that must be asked for again is asked for", await _overdue(conn, world))
+    _none("a field that only describes costs no report", await _costly(conn, world))
+    _none("a report that could not be read was asked about", await _unasked(conn, world))
     _none("a socket of the valid listen key is up", [] if world.venue.subscribed() else ["none that hears"])
     _none("the stream is live and covered", await _stale(conn, world))
     _none("nothing is asked while the venue wants silence, nor beyond the budget", world.venue.impolite)
@@ -138,7 +140,7 @@ def _regressions(world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
         elif before["status"] in TERMINAL and now["status"] not in TERMINAL:
             found.append(f"order {key} was {before['status']} and is {now['status']}")
         elif (now["executed_qty"] or 0) < (before["executed_qty"] or 0) and not (
-            world.guesses_doubles or key in world.twins
+            world.guesses_doubles or key in world.twins or key in world.venue.twins
         ):
             found.append(f"order {key} had {before['executed_qty']} executed and has {now['executed_qty']}")
         elif (now["seq"] or 0) < before["seq"]:
@@ -253,8 +255,8 @@ async def _sums(conn: Any, world: World) -> list[str]:
 async def _untold_fills(conn: Any, world: World) -> list[str]:
     """Fills of the journal's own frames that are no rows. Of equal frames as many count as one session heard."""
     rows = await conn.fetch(
-        "SELECT session_id, raw FROM ledger.inbox WHERE account = $1 AND source = 'stream' AND problem IS NULL"
-        " AND kind = 'executionReport'",
+        "SELECT session_id, raw FROM ledger.inbox WHERE account = $1 AND source = 'stream'"
+        " AND (problem IS NULL OR starts_with(problem, 'remark: ')) AND kind = 'executionReport'",
         world.account,
     )
     sessions: dict[Any, Counter[tuple[Any, ...]]] = defaultdict(Counter)
@@ -364,6 +366,25 @@ async def _overdue(conn: Any, world: World) -> list[str]:
         world.venue.now_ms() - OVERDUE_MS,
     )
     return [" ".join(str(value) for value in row.values()) for row in rows]
+
+
+async def _unasked(conn: Any, world: World) -> list[str]:
+    rows = await conn.fetch(
+        "SELECT subject, actual FROM ledger_v1.discrepancies WHERE account = $1 AND kind = 'unreadable_report'"
+        " AND resolved_at IS NULL AND order_id IS NOT NULL",
+        world.account,
+    )
+    return [f"{row['subject']}: {row['actual']}" for row in rows]
+
+
+async def _costly(conn: Any, world: World) -> list[str]:
+    """Reports that could not be read for nothing but their type, time in force or maker flag."""
+    rows = await conn.fetch(
+        "SELECT seq, problem FROM ledger.inbox WHERE account = $1 AND source = 'stream'"
+        " AND problem ~ '^executionReport [^ ]+: field (f|o|m):'",
+        world.account,
+    )
+    return [f"row {row['seq']}: {row['problem']}" for row in rows]
 
 
 async def _stale(conn: Any, world: World) -> list[str]:

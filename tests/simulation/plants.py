@@ -33,7 +33,7 @@ from ledger.reconcile.runner import Reconciler
 from ledger.stream import consumer
 from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
-from ledger.venue import capabilities
+from ledger.venue import capabilities, frames, stream_events
 from ledger.venue.requests import Request
 from ledger.venue.rest_pages import Page
 from ledger.wire import postgres
@@ -445,6 +445,12 @@ PLANTS = {
         Plant("coverage passes over what was set aside", python=_nothing_is_a_hole),
         Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
         Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
+        Plant("an unreadable report is not followed up", python=_attribute(stream_events, "left_open", lambda *_: [])),
+        Plant("a describing field costs the row", python=_attribute(frames, "_DESCRIBING", frozenset())),
+        Plant(
+            "the first quantity wins",
+            ("apply", "o.orig_qty <> f.new_orig AND v.newer THEN f.new_orig", "false THEN f.new_orig"),
+        ),
         # clocks
         Plant("one Date is believed", python=_one_date_is_believed),
         Plant("any error of the database is about content", python=_errors_are_content),

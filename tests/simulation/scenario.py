@@ -67,6 +67,9 @@ _HARM: dict[str, tuple[int, bool]] = {
     "db_grants": (4, False),
     "db_function": (4, False),
     "db_content": (8, False),
+    "unreadable": (8, True),
+    "empty_fields": (5, False),
+    "amend": (8, True),
 }
 
 

@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Conne
 from websockets.frames import Close
 
 from ledger.errors import VenueBusy, VenueRefused
-from ledger.sandbox.books import Books, Event, Fill, Movement, Order, Position
+from ledger.sandbox.books import PAIRS, Books, Event, Fill, Movement, Order, Position, Report
 from ledger.sandbox.dialects import Dialect, event_json, listen_key_expired_json
 from ledger.sandbox.faults import garbage
 from ledger.sandbox.market import Market
@@ -247,6 +247,13 @@ class Venue:
         self.odd_until_s = 0.0
         self.odd_every = 1
         """Until then one order of so many cannot be read over REST, nor its trades."""
+        self.unreadable = 0
+        """So many reports more cannot be read."""
+        self.empty_until_s = 0.0
+        """Until then fields that only describe are told as nothing or as nonsense."""
+        self.twins: set[tuple[str, int]] = set()
+        """Orders that had two fills equal in everything the documented stream tells."""
+        self._told: set[object] = set()
         self.pushed: set[bytes] = set()
         """Every frame that ever left."""
         self.was_held = {(asset, held.free, held.locked) for asset, held in market.books.balances.items()}
@@ -296,12 +303,33 @@ class Venue:
     def _happened(self, events: list[Event]) -> None:
         self.log(f"market {self._last_ms} {len(events)} events")
         for event in events:
+            if isinstance(event, Report):
+                self._note_twin(event)
             if isinstance(event, Position):
                 self.was_held |= {(asset, held.free, held.locked) for asset, held in event.balances}
             if self._behind is not None:
                 self._to_come.append((self.loop.time(), event))
             if (frame := event_json(self.dialect, event)) is not None:
                 self._publish(msgspec.json.encode(frame), event)
+
+    def amend(self, chance: Random) -> None:
+        """Some resting order is left with less, in a millisecond of its own."""
+        resting = [one for one in self.books.open_orders() if one.left > PAIRS[one.symbol].step]
+        if not resting:
+            return
+        self._last_ms = max(self._last_ms + 1, self.now_ms())
+        order = chance.choice(resting)
+        step = PAIRS[order.symbol].step
+        less = chance.randint(1, int(order.left // step) - 1) * step
+        self.done["order_amended"] += 1
+        self._happened(self.market.amend(order, order.orig_qty - less, self._last_ms))
+
+    def _note_twin(self, event: Report) -> None:
+        if (fill := event.fill) is not None:
+            content = (*event.order.key, event.order.status, fill.time_ms, fill.qty, fill.price, fill.fee)
+            if content in self._told:
+                self.twins.add(event.order.key)
+            self._told.add(content)
 
     def move(self, asset: str, amount: Decimal) -> None:
         """A deposit or withdrawal."""
@@ -320,8 +348,23 @@ class Venue:
             self.doubling -= 1
             times = 2
             self.done["frame_doubled"] += 1
+        if isinstance(event, Report):
+            raw = self._oddly(raw)
         for _ in range(times):
             self.push(raw)
+
+    def _oddly(self, raw: bytes) -> bytes:
+        """A report that cannot be read, or one whose describing fields are nonsense."""
+        told = msgspec.json.decode(raw)
+        if self.unreadable:
+            self.unreadable -= 1
+            self.done["report_unreadable"] += 1
+            ways = ({"l": 7}, {"X": ""}, {"i": str(told["i"])}, {"T": told["T"] * 1000, "E": told["T"] * 1000})
+            return msgspec.json.encode(told | self._rng.choice(ways))
+        if self.loop.time() < self.empty_until_s and self.dialect.full:
+            self.done["fields_empty"] += 1
+            return msgspec.json.encode(told | {"f": "", "o": "x" * 65, "m": "no"})
+        return raw
 
     def push(self, raw: bytes) -> None:
         """A frame to every socket of the key that is valid now."""
@@ -440,7 +483,8 @@ class Venue:
 
     def heal(self) -> None:
         """No more trouble from now on."""
-        self.spoilt, self.doubling, self.losing = [], 0, 0
+        self.spoilt, self.doubling, self.losing, self.unreadable = [], 0, 0, 0
+        self.empty_until_s = 0.0
         self.refused_until_s = self.rest_down_until_s = self.disorder_until_s = self.late_until_s = 0.0
         self.date_wrong_until_s = 0.0
         self.denied_until_s = 0.0

@@ -29,7 +29,7 @@ from ledger import quarantine
 from ledger.db import coverage
 from ledger.reconcile import plan, refusals, runner
 from ledger.sandbox import rest as sandbox_rest
-from ledger.sandbox.books import Event, Report
+from ledger.sandbox.books import Event, Movement, Report
 from ledger.sandbox.market import Market, live_through
 from ledger.sandbox.rest import DAY_MS
 from ledger.stream import consumer
@@ -415,6 +415,16 @@ class World:
     def _double(self, harm: Harm, chance: Random) -> None:
         self.venue.doubling = harm.count * 3
 
+    def _unreadable(self, harm: Harm, chance: Random) -> None:
+        self.venue.unreadable = harm.count
+
+    def _empty_fields(self, harm: Harm, chance: Random) -> None:
+        self.venue.empty_until_s = self.loop.time() + harm.seconds * 2
+
+    def _amend(self, harm: Harm, chance: Random) -> None:
+        for number in range(harm.count):
+            self.loop.outside(0.01 + 0.3 * number, self.venue.amend, chance)
+
     def _lose_frames(self, harm: Harm, chance: Random) -> None:
         self.venue.losing = harm.count
 
@@ -553,6 +563,8 @@ class World:
     # --- what may be doubled
 
     def _may_double(self, event: Event) -> bool:
+        if isinstance(event, Movement):
+            return False  # two are two: nothing but the positions tells a doubled one
         if not isinstance(event, Report):
             return True
         key = event.order.key
@@ -560,7 +572,9 @@ class World:
             self._clean.add(key)
         if event.fill is None or event.order.status == "FILLED" or self.scenario.dialect.trades:
             return True
-        return self.scenario.doubles_fills and key in self._clean and key not in self.twins
+        # An amendment makes the market go another way than it was foreseen.
+        foreseen = "amend" not in self.scenario.kinds and key not in self.twins
+        return self.scenario.doubles_fills and key in self._clean and foreseen
 
     def _stream(self, name: str) -> Random:
         return Random(f"{name} {self.scenario.seed}")
