@@ -291,7 +291,7 @@ def print_status(rows: list[dict[str, Any]]) -> None:
             since = f"since {row['paused_since']:%Y-%m-%d %H:%M:%S} UTC: {row['paused_error']}"
             table.add_row("PAUSED", escape(since))
         table.add_row("recovery mode", row["mode"] or "not probed yet")
-        table.add_row("live", "yes" if row["live"] else "NO")
+        table.add_row("live", "yes" if row["live"] else not_live(row))
         table.add_row("complete through", moment(through) if through else "nothing yet")
         table.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
         if row["coverage_holes"]:
@@ -312,6 +312,14 @@ def print_status(rows: list[dict[str, Any]]) -> None:
         if row["last_error"]:
             table.add_row("last error", f"{row['last_error']} ({row['last_error_at']:%Y-%m-%d %H:%M:%S} UTC)")
         Console().print(table)
+
+
+def not_live(row: dict[str, Any]) -> str:
+    """That nothing is live, since when and why, as far as it is known."""
+    if row["outage_since"] is None:
+        return "NO"
+    since = f"NO socket since {row['outage_since']:%Y-%m-%d %H:%M:%S} UTC ({row['outage_cause']}), REST alone is asked"
+    return f"{since}; {row['stream_error']}" if row["stream_error"] else since
 
 
 @cli.command("doctor")

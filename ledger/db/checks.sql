@@ -201,19 +201,22 @@ WHERE i.account = $1 AND i.problem LIKE 'refused by the database%' AND i.kind <>
                   AND d.evidence_seq = i.seq AND d.resolved_at IS NOT NULL)
 ORDER BY i.seq;
 
--- check gaps_are_in_order: Gaps are numbered without a hole, end after they begin, and none closes before an older one.
+-- check gaps_are_in_order: Gaps are numbered without a hole, end after they begin and before they close, the older first.
 SELECT 'gap ' || g.gap_id AS key,
        concat_ws(', ', CASE WHEN g.gap_id <> g.before + 1 THEN 'the one before is ' || g.before END,
                  CASE WHEN g.until_ms < g.from_ms THEN format('from %s until %s', g.from_ms, g.until_ms) END,
                  CASE WHEN g.closed_at < g.opened_at THEN format('opened at %s, closed at %s', g.opened_at, g.closed_at) END,
-                 CASE WHEN g.older_open AND g.closed_at IS NOT NULL THEN 'closed while an older one is open' END) AS found,
+                 CASE WHEN g.older_open AND g.closed_at IS NOT NULL THEN 'closed while an older one is open' END,
+                 CASE WHEN g.until_ms IS NULL AND g.closed_at IS NOT NULL THEN 'closed while the outage goes on' END,
+                 CASE WHEN g.until_ms IS NULL AND g.after IS NOT NULL THEN 'it has no end, and is not the newest' END) AS found,
        NULL::bigint AS seq
-FROM (SELECT x.*, lag(x.gap_id, 1, 0::bigint) OVER w AS before,
+FROM (SELECT x.*, lag(x.gap_id, 1, 0::bigint) OVER w AS before, lead(x.gap_id) OVER w AS after,
              coalesce(bool_or(x.closed_at IS NULL)
                       OVER (ORDER BY x.gap_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), false) AS older_open
       FROM ledger.gaps x WHERE x.account = $1 WINDOW w AS (ORDER BY x.gap_id)) g
 WHERE g.gap_id <> g.before + 1 OR g.until_ms < g.from_ms OR g.closed_at < g.opened_at
    OR (g.older_open AND g.closed_at IS NOT NULL)
+   OR (g.until_ms IS NULL AND (g.closed_at IS NOT NULL OR g.after IS NOT NULL))
 ORDER BY g.gap_id;
 
 -- check gaps_do_not_last: No gap is open for longer than a day.

@@ -14,12 +14,14 @@ from ledger.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """An outage still to be walked. ``from_ms`` None: from the beginning of the account's history."""
+    """An outage still to be walked. ``from_ms`` None: from the beginning of the account's history; ``until_ms`` None:
+    it goes on. ``is_new``: its row was written just now."""
 
     gap_id: int
     cause: str
     from_ms: int | None
-    until_ms: int
+    until_ms: int | None
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +79,15 @@ async def open_gap(
     account: str,
     *,
     cause: str,
-    until_ms: int,
+    until_ms: int | None,
     not_after_ms: int | None = None,
     live: bool = True,
     fence: int | None = None,
     now_ms: int | None = None,
     trail_ms: int = 0,
 ) -> Gap:
-    """Open the gap of one outage, from what is covered to ``until_ms``.
+    """Open the gap of one outage, from what is covered to ``until_ms`` (None: the outage goes on), or end the one that
+    goes on.
 
     ``not_after_ms``: what came later is in doubt although it was counted as covered. ``live``: the stream is up.
     ``now_ms``: the venue's clock, which what is covered is compared with, together with the database's own; it trails
@@ -101,7 +104,7 @@ async def open_gap(
         now_ms,
         trail_ms,
     )
-    return Gap(row["gap_id"], cause, row["from_ms"], until_ms)
+    return Gap(row["gap_id"], cause, row["from_ms"], until_ms, row["is_new"])
 
 
 async def close_gap(
@@ -178,6 +181,15 @@ async def set_paused(conn: Any, account: str, problem: str | None) -> None:
         " WHERE account = $1 AND (paused_error IS NOT NULL OR $2::text IS NOT NULL)",
         account,
         None if problem is None else problem[:2000],
+    )
+
+
+async def set_stream_error(conn: Any, account: str, error: str | None) -> None:
+    """Why the stream could not be opened at the last attempt, without secrets; None: it is open."""
+    await conn.execute(
+        "UPDATE ledger.venue_state SET stream_error = $2 WHERE account = $1 AND stream_error IS DISTINCT FROM $2",
+        account,
+        None if error is None else error[:2000],
     )
 
 

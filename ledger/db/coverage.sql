@@ -107,8 +107,10 @@ END
 $$;
 
 DROP FUNCTION IF EXISTS ledger.open_gap;
--- Open the gap of one outage: from the last covered instant to p_until_ms, when the stream was live again. What came
--- after p_not_after_ms is in doubt even where it was thought covered (a silent socket, a key that died unnoticed).
+-- Open the gap of one outage: from the last covered instant to p_until_ms, when the stream was live again, or (null) with
+-- an open end, for the outage goes on. What came after p_not_after_ms is in doubt even where it was thought covered (a
+-- silent socket, a key that died unnoticed). An outage has one row: while it goes on it is found again, whoever asks, and
+-- its end is written into it. So the gap with an open end is the newest there is.
 --
 -- p_now_ms: the venue's clock now, as the caller believes it. Since the mark moved on last, as much time has passed as
 -- the database's own clock says, whatever that clock shows: a mark later than p_now_ms less that time, and less p_trail_ms
@@ -116,7 +118,7 @@ DROP FUNCTION IF EXISTS ledger.open_gap;
 -- goes back. Nor is it moved on by more than that time: a wrong clock of the caller may say more.
 CREATE FUNCTION ledger.open_gap(
     p_account text, p_cause text, p_until_ms bigint, p_not_after_ms bigint, p_live boolean, p_fence bigint,
-    p_now_ms bigint, p_trail_ms bigint, OUT gap_id bigint, OUT from_ms bigint
+    p_now_ms bigint, p_trail_ms bigint, OUT gap_id bigint, OUT from_ms bigint, OUT is_new boolean
 )
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -125,7 +127,7 @@ DECLARE
     v_passed_ms bigint;
     v_vouched_ms bigint;
     v_next_ms bigint;
-    v_until_ms bigint := least(p_until_ms, p_now_ms);
+    v_until_ms bigint := CASE WHEN p_until_ms IS NOT NULL THEN least(p_until_ms, p_now_ms) END;
 BEGIN
     PERFORM ledger.lock_account(p_account, p_fence);
     SELECT c.live_through_ms, (extract(epoch FROM v_at - coalesce(c.through_at, c.beat_at)) * 1000)::bigint
@@ -134,14 +136,25 @@ BEGIN
     IF v_mark > v_vouched_ms + 2000 THEN   -- two clocks of machines, and a call that took its time
         v_mark := v_vouched_ms;
     END IF;
-    v_next_ms := greatest(v_mark, least(v_until_ms, v_mark + p_now_ms - v_vouched_ms + 2000));
+    v_next_ms := v_mark;
+    IF v_until_ms IS NOT NULL THEN
+        v_next_ms := greatest(v_mark, least(v_until_ms, v_mark + p_now_ms - v_vouched_ms + 2000));
+    END IF;
     from_ms := CASE WHEN v_mark IS NOT NULL THEN least(v_mark, v_until_ms, p_not_after_ms) END;
-    UPDATE ledger.accounts a SET head_gap = a.head_gap + 1 WHERE a.account = p_account
-    RETURNING a.head_gap INTO STRICT gap_id;
-    INSERT INTO ledger.gaps (account, gap_id, cause, from_ms, until_ms, opened_at, opened_seq)
-    SELECT p_account, open_gap.gap_id, p_cause, open_gap.from_ms, v_until_ms, v_at, a.head_seq
-    FROM ledger.accounts a WHERE a.account = p_account;
-    UPDATE ledger.coverage c SET live = p_live OR c.live, beat_at = CASE WHEN p_live THEN v_at ELSE c.beat_at END,
+    UPDATE ledger.gaps g SET until_ms = v_until_ms,
+        from_ms = CASE WHEN g.from_ms IS NOT NULL THEN least(g.from_ms, open_gap.from_ms) END
+    WHERE g.account = p_account AND g.closed_at IS NULL AND g.until_ms IS NULL
+    RETURNING g.gap_id, g.from_ms INTO gap_id, from_ms;
+    is_new := NOT FOUND;
+    IF is_new THEN
+        from_ms := CASE WHEN v_mark IS NOT NULL THEN least(v_mark, v_until_ms, p_not_after_ms) END;
+        UPDATE ledger.accounts a SET head_gap = a.head_gap + 1 WHERE a.account = p_account
+        RETURNING a.head_gap INTO STRICT gap_id;
+        INSERT INTO ledger.gaps (account, gap_id, cause, from_ms, until_ms, opened_at, opened_seq)
+        SELECT p_account, open_gap.gap_id, p_cause, open_gap.from_ms, v_until_ms, v_at, a.head_seq
+        FROM ledger.accounts a WHERE a.account = p_account;
+    END IF;
+    UPDATE ledger.coverage c SET live = v_until_ms IS NOT NULL AND (p_live OR c.live), beat_at = CASE WHEN p_live AND v_until_ms IS NOT NULL THEN v_at ELSE c.beat_at END,
         live_through_ms = v_next_ms,
         through_at = CASE WHEN v_next_ms = c.live_through_ms THEN c.through_at
             ELSE v_at - coalesce(p_now_ms - p_trail_ms - v_next_ms, 0) * interval '1 millisecond' END

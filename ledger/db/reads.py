@@ -217,7 +217,8 @@ async def balance_missed_since_ms(conn: Any, account: str, *, after_seq: int, un
             WHERE h.account = $1 AND h.asset = b.asset AND h.as_of_ms <= b.as_of_ms AND h.source = 'stream'
         ) brought
         WHERE b.account = $1 AND b.source = 'rest' AND b.seq > $2 AND b.as_of_ms < $3
-          AND b.as_of_ms > (SELECT coalesce(max(g.until_ms), 0) FROM ledger.gaps g WHERE g.account = $1)
+          AND b.as_of_ms > (SELECT coalesce(max(coalesce(g.until_ms, 9223372036854775807)), 0)
+                             FROM ledger.gaps g WHERE g.account = $1)
           AND NOT EXISTS (SELECT FROM ledger.balance_history h WHERE h.account = $1 AND h.asset = b.asset
                           AND h.as_of_ms BETWEEN brought.last_ms - 1000 AND brought.last_ms AND h.source = 'stream'
                           AND h.free = b.free AND h.locked = b.locked)
@@ -329,7 +330,7 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                v.mode, c.live, c.complete_from_ms, c.complete_through_ms,
                a.stream_frames AS frames_seen, a.unreadable_frames, a.head_seq,
                (SELECT count(*) FROM ledger.gaps g WHERE g.account = a.account AND g.closed_at IS NULL) AS open_gaps,
-               a.head_gap AS gaps,
+               a.head_gap AS gaps, o.cause AS outage_cause, o.opened_at AS outage_since, v.stream_error,
                (SELECT count(*) FROM ledger.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL)
                    AS open_discrepancies,
                (SELECT count(*) FROM ledger.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL
@@ -351,6 +352,7 @@ async def status(conn: Any) -> list[dict[str, Any]]:
         LEFT JOIN ledger_v1.coverage c ON c.account = a.account AND c.symbol = '*'
         LEFT JOIN ledger.venue_state v ON v.account = a.account
         LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > ledger.clock()
+        LEFT JOIN ledger.gaps o ON o.account = a.account AND o.closed_at IS NULL AND o.until_ms IS NULL
         ORDER BY a.account
         """
     )

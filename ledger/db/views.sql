@@ -150,7 +150,7 @@ COMMENT ON COLUMN ledger_v1.gaps.account IS 'account';
 COMMENT ON COLUMN ledger_v1.gaps.gap_id IS 'number of the gap within the account';
 COMMENT ON COLUMN ledger_v1.gaps.cause IS 'why frames may have been missed';
 COMMENT ON COLUMN ledger_v1.gaps.from_ms IS 'last covered instant, venue clock, ms since 1970 UTC; null: from the beginning';
-COMMENT ON COLUMN ledger_v1.gaps.until_ms IS 'when the stream was live again, venue clock, ms since 1970 UTC';
+COMMENT ON COLUMN ledger_v1.gaps.until_ms IS 'when the stream was live again, venue clock, ms since 1970 UTC; null: the outage goes on';
 COMMENT ON COLUMN ledger_v1.gaps.opened_at IS 'when the row was written';
 COMMENT ON COLUMN ledger_v1.gaps.closed_at IS 'when the walk over REST was complete; null: open';
 COMMENT ON COLUMN ledger_v1.gaps.fills_found IS 'fills the walk brought that were not known';

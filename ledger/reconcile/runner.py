@@ -68,6 +68,8 @@ RECHECK_AFTER_S = 2.0
 """An order the venue does not know is asked for once more before its gap closes: after this, or the lag of REST."""
 RECHECK_MAX = 100
 """Of more orders than that the venue has taken leave at once, and means it."""
+OUTAGE_PATIENCE_S = 5.0
+"""How long no socket may be up before REST is walked without one: most outages are over sooner."""
 HEAR_WITHIN_S = 5.0
 """What REST tells the stream tells within so long, or within SDX_REST_LAG_S where that is longer."""
 
@@ -210,6 +212,9 @@ class Reconciler:
             account, writer, clock, ask=self._ask_and_take, tell=self._tell, lag_ms=lambda: self._trail_ms
         )
         self._checked_s = clock.monotonic_s()
+        self._outage_gap: int | None = None
+        """The gap of the outage that goes on, to be walked from ``_outage_due_s`` (monotonic) on."""
+        self._outage_due_s = 0.0
         self._healed_seq: int | None = None
         """Newest journal row when the last gap was closed; None before that."""
 
@@ -255,12 +260,15 @@ class Reconciler:
         has_gaps, checked = await self._check_orders()
         gaps = await self._writer.run(lambda conn: coverage.open_gaps(conn, self._account)) if has_gaps else []
         now_s = self._clock.monotonic_s()
+        ended = [gap for gap in gaps if gap.until_ms is not None]
         is_quiet_due = now_s - self._quiet_s >= self._rules.every_s
         # A gap that cannot be closed now leaves every other turn to the periodic pass.
-        if gaps and not (self._heal_failed and is_quiet_due):
+        if ended and not (self._heal_failed and is_quiet_due):
             self._heal_failed = True
-            await self.heal(gaps)
+            await self.heal(ended)
             self._heal_failed = False
+        elif gaps and not ended and await self._walk_outage(gaps[-1]):
+            pass
         elif self._rereads:
             await self._reread()
         elif self._vote_s is not None and now_s >= self._vote_s:
@@ -311,10 +319,12 @@ class Reconciler:
         return await self._writer.run(lambda conn: reads.head_seq(conn, self._account))
 
     async def heal(self, gaps: list[Gap], *, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
-        """Walk what all these gaps, oldest first, span, and close them."""
+        """Walk what all these gaps, oldest first, span, and close them: gaps with an end, none that goes on."""
+        ends_ms = [gap.until_ms for gap in gaps if gap.until_ms is not None]
+        assert len(ends_ms) == len(gaps), "until an outage is over nobody can know all of it"
         # REST may trail the stream: what happened just before the stream was back must have reached it.
         # None of these gaps ends later than now, whatever a clock said when it was opened.
-        fresh_ms = min(max(gap.until_ms for gap in gaps), self._clock.venue_now_ms()) + self._lag_ms
+        fresh_ms = min(max(ends_ms), self._clock.venue_now_ms()) + self._lag_ms
         await self._wait_until(fresh_ms)
         quiet_seq = await self._head_seq()
         steps = await self._writer.run(lambda conn: coverage.walked(conn, self._account, gaps[0].gap_id))
@@ -345,6 +355,32 @@ class Reconciler:
         await self._judge()
         return outcome
 
+    async def _walk_outage(self, gap: Gap) -> bool:
+        """While no socket is up REST alone brings rows in: all that the gap spans so far, again at every periodic pass.
+
+        Nothing tells which markets are active now, so every one is asked from where the walk before it came to. The gap
+        stays open, and nothing counts as covered by this: it is walked to its end when it has one. False: there is
+        nothing to do for it now.
+        """
+        now_s = self._clock.monotonic_s()
+        if self._outage_gap != gap.gap_id:
+            self._outage_gap, self._outage_due_s = gap.gap_id, now_s + OUTAGE_PATIENCE_S
+        if now_s < self._outage_due_s:
+            return False
+        log.warning("no socket is up, going on by REST alone", account=self._account, gap=gap.gap_id)
+        # A walk that was broken off goes on; markets it had walked to their end are not asked again at once.
+        fresh_ms = self._clock.venue_now_ms() - int(self._rules.every_s * 500)
+        steps = await self._writer.run(lambda conn: coverage.walked(conn, self._account, gap.gap_id))
+        await self.walk(
+            Scope(gap.from_ms),
+            gap=gap,
+            healing=Healing(gap.gap_id, 0, fresh_ms, tuple(steps)),
+            on_progress=self._progress_teller(gap),
+        )
+        self._outage_due_s = self._quiet_s = self._clock.monotonic_s()
+        self._outage_due_s += self._rules.every_s
+        return True
+
     async def heal_symbols(
         self, symbols: tuple[str, ...], since_ms: int | None, *, on_progress: Callable[[Progress], None] | None = None
     ) -> Outcome:
@@ -357,6 +393,8 @@ class Reconciler:
         for gap in gaps:
             if since_ms is not None and (gap.from_ms is None or gap.from_ms - plan.OVERLAP_MS < since_ms):
                 break  # never past a gap that is not walked here
+            if gap.until_ms is None:
+                break  # the newest, and it goes on
             covers, fresh_ms = gap.gap_id, max(fresh_ms, gap.until_ms + self._lag_ms)
         fresh_ms = min(fresh_ms, self._clock.venue_now_ms() + self._lag_ms)
         await self._wait_until(fresh_ms)
@@ -401,7 +439,7 @@ class Reconciler:
             self._account,
             gap.gap_id,
             complete_from_ms=self._rules.history_start_ms,
-            moved_ms=gap.until_ms - self._trail_ms if hidden else None,
+            moved_ms=gap.until_ms - self._trail_ms if hidden and gap.until_ms is not None else None,
             fence=self._fence,
         )
 

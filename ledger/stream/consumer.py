@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -88,7 +89,9 @@ class _Socket:
 
 @dataclass(frozen=True, slots=True)
 class _Down:
-    """To be written: the stream is down."""
+    """To be written: the stream is down. ``outage``: its gap is open from now on; None: nobody will bring it back."""
+
+    outage: Outage | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,15 +204,21 @@ class Consumer:
                 for slot in range(self._rules.sockets):
                     tasks.create_task(self._keep_connected(), name=f"socket {slot} {self._account}")
                 tasks.create_task(self._watch(writing))
+                tasks.create_task(self._look_after(ATTEMPT_EVERY_S), name=f"start {self._account}")
         finally:
             for socket in list(self._live.values()):
                 await socket.connection.close("stopped")
             self._live.clear()
-            self._due.append(_Down())
+            self._due.append(_Down(None))
             # Only now: a writer that finds nothing due would end before the last frames and the end itself are written.
             self._stopping = True
             self._buffer.wake()
             await self._drained(writing)
+
+    async def _look_after(self, seconds: float) -> None:
+        """A first socket that is not up by then is an outage, whatever its attempt waits for."""
+        await self._clock.sleep(seconds)
+        self._is_lasting()
 
     async def _drained(self, writing: asyncio.Task[None]) -> None:
         """What had arrived is written, or given up where the database does not take it: the next start opens a gap."""
@@ -382,7 +391,12 @@ class Consumer:
             self._is_over(Outage(cause, not_after_ms), min(others_ms))
         elif self._outage is None:
             self._outage = Outage(cause, not_after_ms)
-            self._due.append(_Down())
+            self._is_lasting()
+
+    def _is_lasting(self) -> None:
+        """The outage there is has a row as long as it goes on; what is known of its beginning may have changed."""
+        if self._outage is not None and not any(isinstance(due, _Down) for due in list(self._due)[1:]):
+            self._due.append(_Down(self._outage))
             self._buffer.wake()
 
     def _is_over(self, outage: Outage, until_ms: int) -> None:
@@ -403,6 +417,7 @@ class Consumer:
         say = log.warning if isinstance(error, VenueBusy) else log.error
         say("stream cannot be opened now", account=self._account, error=str(error))
         self._error = str(error)
+        self._is_lasting()
         self._buffer.wake()
 
     # --- rows --------------------------------------------------------------------------------------------------
@@ -429,20 +444,25 @@ class Consumer:
         if self._error is not None:
             error, self._error = self._error, None
             await self._writer.run(lambda conn: coverage.set_error(conn, self._account, error))
+            if not self._live:
+                await self._writer.run(lambda conn: coverage.set_stream_error(conn, self._account, error))
         while self._due:
             due = self._due[0]
-            if isinstance(due, _Up):
-                gap = await self._writer.run(partial(self._open_gap, up=due))
-                log.warning(
-                    "gap opened",
+            if isinstance(due, _Down) and due.outage is None:
+                await self._writer.run(lambda conn: coverage.stream_down(conn, self._account, fence=self._fence))
+            else:
+                gap = await self._writer.run(partial(self._open_gap, due=due))
+                log.log(
+                    logging.WARNING if gap.is_new else logging.DEBUG if gap.until_ms is None else logging.INFO,
+                    "gap opened" if gap.is_new else "outage goes on" if gap.until_ms is None else "outage is over",
                     account=self._account,
                     gap=gap.gap_id,
                     cause=gap.cause,
                     from_ms=gap.from_ms,
                     until_ms=gap.until_ms,
                 )
-            else:
-                await self._writer.run(lambda conn: coverage.stream_down(conn, self._account, fence=self._fence))
+            if isinstance(due, _Up):
+                await self._writer.run(lambda conn: coverage.set_stream_error(conn, self._account, None))
             self._due.popleft()
 
     async def _keep_key(self) -> None:
@@ -461,13 +481,15 @@ class Consumer:
         age_ms = self._clock.venue_now_ms() - confirmed_ms
         await coverage.set_stream_key(conn, self._account, digest, confirmed_ms, age_ms=age_ms)
 
-    async def _open_gap(self, conn: Any, up: _Up) -> Gap:
+    async def _open_gap(self, conn: Any, due: _Down | _Up) -> Gap:
+        assert due.outage is not None, "only the end of this process has none"
         return await coverage.open_gap(
             conn,
             self._account,
-            cause=up.outage.cause,
-            until_ms=up.until_ms,
-            not_after_ms=up.outage.not_after_ms,
+            cause=due.outage.cause,
+            until_ms=due.until_ms if isinstance(due, _Up) else None,
+            not_after_ms=due.outage.not_after_ms,
+            live=isinstance(due, _Up),
             fence=self._fence,
             now_ms=self._clock.venue_now_ms(),
             trail_ms=self._trail_ms,

@@ -20,4 +20,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    pass
+    op.execute("ALTER TABLE ledger.venue_state DROP COLUMN stream_error")
+    # An outage that goes on ends, for the older program, where it began.
+    op.execute("UPDATE ledger.gaps SET until_ms = coalesce(from_ms, 0) WHERE until_ms IS NULL")
+    op.execute("ALTER TABLE ledger.gaps ALTER COLUMN until_ms SET NOT NULL")

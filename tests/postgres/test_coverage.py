@@ -28,6 +28,10 @@ async def outage(conn: Any, until_ms: int, *, cause: str = "lost", **more: Any) 
     return await coverage.open_gap(conn, ACCOUNT, cause=cause, until_ms=T_MS + until_ms, **more)
 
 
+async def lasting(conn: Any, *, cause: str = "lost", not_after_ms: int | None = None) -> Gap:
+    return await coverage.open_gap(conn, ACCOUNT, cause=cause, until_ms=None, not_after_ms=not_after_ms, live=False)
+
+
 async def beat(conn: Any, through_ms: int) -> None:
     """A quiet stream says that it is alive: no frames, only the instant up to which everything is written."""
     await Session().tell_nothing(conn, T_MS + through_ms)
@@ -296,3 +300,42 @@ async def test_a_clock_that_is_ahead_moves_no_mark_further_than_time_has_passed(
     await outage(conn, 7_200_000, now_ms=T_MS + 7_200_000, trail_ms=1000, live=False)
     (mark_ms,) = await column(conn, MARK, T_MS)
     assert 11_000 <= mark_ms <= 15_000
+
+
+async def test_an_outage_that_goes_on_is_one_row_with_no_end_whoever_asks(conn: Any) -> None:
+    await known(conn)
+    first = await outage(conn, 0, cause="start")
+    await coverage.close_gap(conn, ACCOUNT, first.gap_id, complete_from_ms=None)
+    await beat(conn, 5000)
+
+    gap = await lasting(conn, cause="lost")
+    assert (gap.gap_id, gap.from_ms, gap.until_ms, gap.is_new) == (2, T_MS + 5000, None, True)
+    again = await lasting(conn, cause="start", not_after_ms=T_MS + 4000)
+    assert (again.gap_id, again.from_ms, again.is_new) == (2, T_MS + 4000, False), "a restart goes on with it"
+    assert [(one.gap_id, one.until_ms) for one in await coverage.open_gaps(conn, ACCOUNT)] == [(2, None)]
+    row = await conn.fetchrow("SELECT live, complete_through_ms FROM ledger_v1.coverage WHERE symbol = '*'")
+    assert tuple(row) == (False, T_MS + 4000)
+
+    ended = await outage(conn, 9000, cause="start", not_after_ms=T_MS + 4500)
+    assert (ended.gap_id, ended.from_ms, ended.until_ms, ended.is_new) == (2, T_MS + 4000, T_MS + 9000, False)
+    (kept,) = await conn.fetch("SELECT cause, from_ms, until_ms FROM ledger_v1.gaps WHERE closed_at IS NULL")
+    assert tuple(kept) == ("lost", T_MS + 4000, T_MS + 9000)
+    assert (await lasting(conn)).gap_id == 3, "the next outage has a row of its own"
+
+
+async def test_an_outage_from_the_beginning_has_no_start_whatever_is_learnt_later(conn: Any) -> None:
+    await known(conn)
+    assert (await lasting(conn, cause="start")).from_ms is None
+    assert (await outage(conn, 9000, not_after_ms=T_MS + 4000)).from_ms is None
+
+
+async def test_a_walk_that_somebody_asks_for_ends_the_outage_s_row_and_what_goes_on_gets_another(conn: Any) -> None:
+    await known(conn)
+    first = await outage(conn, 0, cause="start")
+    await coverage.close_gap(conn, ACCOUNT, first.gap_id, complete_from_ms=None)
+    lost = await lasting(conn)
+    asked = await outage(conn, 3000, cause="asked for", live=False)
+    assert (asked.gap_id, asked.until_ms) == (lost.gap_id, T_MS + 3000)
+    assert not await conn.fetchval("SELECT live FROM ledger_v1.coverage WHERE symbol = '*'")
+    rest = await lasting(conn)
+    assert (rest.gap_id, rest.from_ms) == (lost.gap_id + 1, T_MS + 3000)
