@@ -127,6 +127,7 @@ DECLARE
     v_passed_ms bigint;
     v_vouched_ms bigint;
     v_next_ms bigint;
+    v_from_ms bigint;
     v_until_ms bigint := CASE WHEN p_until_ms IS NOT NULL THEN least(p_until_ms, p_now_ms) END;
 BEGIN
     PERFORM ledger.lock_account(p_account, p_fence);
@@ -140,14 +141,14 @@ BEGIN
     IF v_until_ms IS NOT NULL THEN
         v_next_ms := greatest(v_mark, least(v_until_ms, v_mark + p_now_ms - v_vouched_ms + 2000));
     END IF;
-    from_ms := CASE WHEN v_mark IS NOT NULL THEN least(v_mark, v_until_ms, p_not_after_ms) END;
+    v_from_ms := CASE WHEN v_mark IS NOT NULL THEN least(v_mark, v_until_ms, p_not_after_ms) END;
     UPDATE ledger.gaps g SET until_ms = v_until_ms,
-        from_ms = CASE WHEN g.from_ms IS NOT NULL THEN least(g.from_ms, open_gap.from_ms) END
+        from_ms = CASE WHEN g.from_ms IS NOT NULL THEN least(g.from_ms, v_from_ms) END
     WHERE g.account = p_account AND g.closed_at IS NULL AND g.until_ms IS NULL
     RETURNING g.gap_id, g.from_ms INTO gap_id, from_ms;
     is_new := NOT FOUND;
     IF is_new THEN
-        from_ms := CASE WHEN v_mark IS NOT NULL THEN least(v_mark, v_until_ms, p_not_after_ms) END;
+        from_ms := v_from_ms;
         UPDATE ledger.accounts a SET head_gap = a.head_gap + 1 WHERE a.account = p_account
         RETURNING a.head_gap INTO STRICT gap_id;
         INSERT INTO ledger.gaps (account, gap_id, cause, from_ms, until_ms, opened_at, opened_seq)

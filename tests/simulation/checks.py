@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 SHOWN_MAX = 4
+ROW_WITHIN_S = 12.0
+"""So long nobody was connected before the row of the outage must be seen."""
 FRESH_WITHIN_MS = 15_000
 """How far behind a healthy mirror's coverage may be, beyond what its settings hold it back."""
 OVERDUE_MS = 60_000
@@ -61,6 +63,7 @@ async def always(conn: Any, world: World) -> None:
     _none("every journal row has the next number", await _journal_holes(conn, world))
     _none("nothing lands under an older fence", world.database.trespasses)
     _none("a fill once seen never goes, nor changes its id", await _vanished(conn, world))
+    _none("an outage is a row while it goes on", await _unrecorded_outage(conn, world))
     _none("a good key is never called a refused one", await _key_refused(conn, world))
     if world.scenario.dialect.position_clock:
         _none("a balance never goes back in time", await _older_balances(conn, world))
@@ -229,6 +232,21 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
         elif other.status in TERMINAL and other.updated_ms <= through_ms and mine["status"] not in TERMINAL:
             found.append(f"order {key} is {mine['status']} here, {other.status} since {other.updated_ms}")
     return found
+
+
+async def _unrecorded_outage(conn: Any, world: World) -> list[str]:
+    """No socket was up at any look for a while, though one process led, and was well, all the time."""
+    fence = await conn.fetchval("SELECT fence FROM ledger.accounts WHERE account = $1", world.account)
+    if fence != world.alone_fence:
+        world.alone_fence, world.alone_since_s = fence, world.loop.time()
+    alone_s = world.loop.time() - world.alone_since_s
+    if not fence or alone_s < ROW_WITHIN_S or world.venue.live():
+        return []
+    open_ended = await conn.fetchval(
+        "SELECT count(*) FROM ledger_v1.gaps WHERE account = $1 AND closed_at IS NULL AND until_ms IS NULL",
+        world.account,
+    )
+    return [] if open_ended == 1 else [f"{open_ended} gaps without an end, {alone_s:.0f} s without a socket"]
 
 
 async def _key_refused(conn: Any, world: World) -> list[str]:

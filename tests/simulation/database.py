@@ -178,6 +178,11 @@ class Database:
         for kind in list(self._ends):
             self._permit(kind)
 
+    @property
+    def is_harmed(self) -> bool:
+        """Whether calls are lost, slow or refused now."""
+        return bool(self._due or self._ends) or self._is_away() or self.slowness > 1.0
+
     def heal(self) -> None:
         """No more harm from now on."""
         self._due, self._away_until_s, self.slowness = [], 0.0, 1.0

@@ -421,7 +421,7 @@ PLANTS = {
         Plant("a walk broken off counts as done", python=_broken_walks_are_done),
         Plant(
             "a gap starts where the stream is back",
-            ("open_gap", "least(v_mark, v_until_ms, p_not_after_ms)", "v_until_ms"),
+            ("open_gap", "least(v_mark, v_until_ms, p_not_after_ms)", "coalesce(v_until_ms, p_now_ms)"),
         ),
         Plant("a gap is closed before it is walked", python=_closed_first),
         Plant("a gap is walked before REST knows", python=_attribute(Reconciler, "_wait_until", _at_once)),
@@ -444,6 +444,7 @@ PLANTS = {
         Plant("a refusal ends the walk", python=_attribute(refusals, "ends_walk", lambda *_: True)),
         Plant("coverage passes over what was set aside", python=_nothing_is_a_hole),
         Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
+        Plant("no gap row until a socket is up", python=_attribute(Consumer, "_is_lasting", lambda *_: None)),
         Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
         Plant("an unreadable report is not followed up", python=_attribute(stream_events, "left_open", lambda *_: [])),
         Plant("a describing field costs the row", python=_attribute(frames, "_DESCRIBING", frozenset())),

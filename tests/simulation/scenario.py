@@ -70,6 +70,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "unreadable": (8, True),
     "empty_fields": (5, False),
     "amend": (8, True),
+    "no_key": (4, True),
 }
 
 

@@ -239,6 +239,7 @@ class Venue:
         self.refused_until_s = 0.0
         self.rest_down_until_s = 0.0
         self.denied_until_s = 0.0
+        self.no_key_until_s = 0.0
         self.disorder_until_s = 0.0
         self.late_until_s = 0.0
         self.late_s = 0.0
@@ -487,7 +488,7 @@ class Venue:
         self.empty_until_s = 0.0
         self.refused_until_s = self.rest_down_until_s = self.disorder_until_s = self.late_until_s = 0.0
         self.date_wrong_until_s = 0.0
-        self.denied_until_s = 0.0
+        self.denied_until_s = self.no_key_until_s = 0.0
         self.rest.not_found = 0
         self.odd_until_s = 0.0
         self.fall_behind(0)
@@ -536,6 +537,9 @@ class Venue:
             return Answer(502, HTML, (("Content-Type", "text/html"),))
         if spoilt is not None and kind == "odd":
             return Answer(spoilt.status, HTML if spoilt.status == 403 else b'{"success":false}')
+        if call.path.endswith("/userDataStream") and call.method == "POST" and self.loop.time() < self.no_key_until_s:
+            self.done["key_gone"] += 1
+            return Answer(410, HTML, (("Content-Type", "text/html"),))
         if call.path.endswith("/myTrades") and self.loop.time() < self.denied_until_s:
             self.done["trades_denied"] += 1
             return error(401, -2015, "Invalid API-key, IP, or permissions for action.")

@@ -128,6 +128,11 @@ class World:
         self.mirrors: list[Mirror] = []
         self.memory = checks.Memory()
         self.breach: Broken | None = None
+        self.alone_since_s = 0.0
+        """Since when, at each look, one and the same process ran undisturbed and no socket was up."""
+        self.alone_fence = 0
+        """Under which number that process led."""
+        self._watched: Mirror | None = None
 
     @property
     def may_trust_clock(self) -> bool:
@@ -245,10 +250,19 @@ class World:
         """All of it: an account snapshot does not list it any more."""
         self.venue.move(COIN, -self.venue.books.free(COIN))
 
+    @property
+    def _is_undisturbed(self) -> bool:
+        """Whether a process runs that nothing keeps from telling how it is."""
+        running = self._running()
+        return len(running) == 1 and not running[0].process.paused and not self.database.is_harmed
+
     async def _watch(self) -> None:
         """While the trouble lasts: what must hold at any moment. A breach waits to be told at the end."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            if self.venue.live() or not self._is_undisturbed or self._running()[0] is not self._watched:
+                self.alone_since_s = self.loop.time()
+                self._watched = next(iter(self._running()), None)
             try:
                 await self.database.ask(lambda conn: checks.always(conn, self))
             except Broken as broken:
@@ -451,6 +465,13 @@ class World:
     def _deny_trades(self, harm: Harm, chance: Random) -> None:
         """The key has no permission for trades, or loses it for a while; everything else answers."""
         self.venue.denied_until_s = self.loop.time() + harm.seconds * 2
+
+    def _no_key(self, harm: Harm, chance: Random) -> None:
+        """No listen key is given any more, and often the sockets end with the one there was."""
+        self.venue.no_key_until_s = self.loop.time() + harm.seconds * 3
+        if chance.random() < 0.8:
+            self.venue.rest.keys.key = None
+            _cut_all(self.venue.live())
 
     def _rest_lag(self, harm: Harm, chance: Random) -> None:
         lag_s = self.scenario.settings.rest_lag_s * chance.choice((0.5, 0.9))
@@ -666,6 +687,7 @@ def at_scale(scenario: Scenario) -> Iterator[None]:
         mock.patch.object(requests, "LIMIT_MAX", rows),
         mock.patch.object(runner, "ROWS_PER_CALL_MAX", max(1, rows // 3)),
         mock.patch.object(runner, "PROBE_AGAIN_S", 6.0),
+        mock.patch.object(runner, "OUTAGE_PATIENCE_S", 3.0),
         mock.patch.object(capabilities, "ABSENT_AFTER_S", 3.0),
         mock.patch.object(sandbox_rest, "ROWS_MAX", rows),
         mock.patch.object(sandbox_rest, "ROWS_DEFAULT", rows),
