@@ -13,7 +13,7 @@ import hmac
 import os
 import platform
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from ledger.errors import (
     VenueBusy,
     VenueError,
     VenueRefused,
+    WentBack,
 )
 from ledger.facts.types import Order, Snapshot
 from ledger.reconcile import check
@@ -49,8 +50,10 @@ from ledger.wire import heads, postgres
 from ledger.wire.budget import Budget
 from ledger.wire.clock import Clock
 from ledger.wire.embedded import WRITER, Embedded
+from ledger.wire.heads import Head
 from ledger.wire.http import VenueHttp
 from ledger.wire.postgres import Writer
+from ledger.wire.tip import Tip
 
 if TYPE_CHECKING:
     from ledger import replay
@@ -184,11 +187,12 @@ class Mirror:
         self._clock = clock
         self._http = http
         self._admin = Writer(db.writer_url, application=f"sdx-ledger {account.name}", account=account.name)
+        self._tip = Tip(account.name, clock, rest_lag_s=settings.rest_lag_s, register=self._register_again)
         self._stream_writer = Writer(
-            db.writer_url, application=f"sdx-ledger stream {account.name}", account=account.name
+            db.writer_url, application=f"sdx-ledger stream {account.name}", account=account.name, tip=self._tip
         )
         self._reconcile_writer = Writer(
-            db.writer_url, application=f"sdx-ledger reconcile {account.name}", account=account.name
+            db.writer_url, application=f"sdx-ledger reconcile {account.name}", account=account.name, tip=self._tip
         )
         self._lead_writer = Writer(db.writer_url, application=f"sdx-ledger lead {account.name}", account=account.name)
         self._heads = heads.Keeper(settings.data_dir, account.name)
@@ -303,6 +307,9 @@ class Mirror:
                 told = led_by
                 log.info("standing by", account=self.name, led_by=led_by)
             if led_by is None and now_s >= patient_until_s:
+                if self._tip.seq:
+                    # A database that went back may not even know the account.
+                    await self._lead_writer.run(self._register_again)
                 fence = await self._lead_writer.run(lambda conn: leader.take(conn, who))
                 if fence is not None:
                     return fence
@@ -313,12 +320,16 @@ class Mirror:
         log.info("leading", account=self.name, fence=fence)
         self.leads = True
         await self._obey_block()
+        self._tip.fence = fence
+        self._stream_writer.go_on()
+        self._reconcile_writer.go_on()
         self.consumer, self.reconciler = self._new_consumer(fence), self._new_reconciler(fence)
+        looked = asyncio.Event()
         parts = [
             asyncio.create_task(part)
             for part in (
-                self.consumer.run(),
-                self.reconciler.run(),
+                self._follow_stream(looked),
+                self._reconcile(fence, looked),
                 self._keep_lead(who, fence),
                 self._keep_heads(),
                 self._keep_clock(),
@@ -343,6 +354,44 @@ class Mirror:
         log.warning("another process leads, nothing more is written here", account=self.name, error=str(lost))
         # What the key's deadline says of the past is the other leader's business now.
         self.lease = self._new_lease()
+
+    async def _follow_stream(self, looked: asyncio.Event) -> None:
+        """Mirror the stream, once it is known that the database holds what the head kept outside it says."""
+        try:
+            head = await self._head_writer.run(self._lost_head)
+        except (OSError, LedgerError) as error:
+            log.error("the head kept outside the database tells nothing", account=self.name, error=str(error))
+            head = None
+        if head is not None:
+            self._tip.expect(head.seq, bytes.fromhex(head.digest))
+            with suppress(WentBack):
+                await self._stream_writer.run(self._tip.check)
+            self._stream_writer.go_on()
+        looked.set()
+        await self.consumer.run()
+
+    async def _lost_head(self, conn: Any) -> Head | None:
+        """The head kept outside, where the database's journal is shorter: it was restored, or failed over."""
+        head = await heads.read(conn, self._settings.data_dir, self.name)
+        if head is None or head.seq <= await reads.head_seq(conn, self.name):
+            return None
+        return head if await reads.lost_row(conn, self.name, head.seq) is None else None
+
+    async def _reconcile(self, fence: int, looked: asyncio.Event) -> None:
+        """Reconcile; after the database went back with nothing in mind of what it was."""
+        await looked.wait()
+        while True:
+            self._reconcile_writer.go_on()
+            try:
+                await self.reconciler.run()
+            except WentBack as error:
+                log.warning("reconciling begins anew", account=self.name, error=str(error))
+                self.reconciler = self._new_reconciler(fence)
+
+    async def _register_again(self, conn: Any) -> object:
+        return await coverage.register(
+            conn, self.name, rest_origin=origin(self._settings), key_fingerprint=self._fingerprint()
+        )
 
     async def _keep_lead(self, who: Candidate, fence: int) -> None:
         """Renew the lead for as long as it is ours. Raises Fenced once it is not.
@@ -373,8 +422,10 @@ class Mirror:
             self._clock.vouch("the database", await self._head_writer.run(reads.clock_ms))
 
     async def _keep_head(self) -> None:
-        now_ms = self._clock.now_ms()
-        await self._head_writer.run(lambda conn: self._heads.follow(conn, now_ms))
+        now_ms, generation = self._clock.now_ms(), self._tip.generation
+        kept = await self._head_writer.run(lambda conn: self._heads.follow(conn, now_ms))
+        if kept is not None and generation == self._tip.generation:
+            self._tip.expect(kept.seq, bytes.fromhex(kept.digest))
 
     async def _leave(self, who: Candidate, fence: int) -> None:
         """Let a standby lead at once. The listen key goes first: a standby would ask for the same one."""

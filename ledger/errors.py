@@ -77,3 +77,7 @@ class Fenced(LedgerError):
     """Another process leads this account now: what this one still wanted to write was refused, all of it."""
 
     exit_code = 5
+
+
+class WentBack(LedgerError):
+    """The database is not the one that was meant any more: it lost rows that it had confirmed."""

@@ -140,8 +140,11 @@ async def _head_is_kept(conn: Any, account: str, head_seq: int, head: Head | Non
     _, _, digest = await reads.head(conn, account, head.seq)
     if digest == head.digest:
         return verdict(0)
+    named_by = await reads.lost_row(conn, account, head.seq)
+    if named_by is not None:
+        return verdict(0, note=f"row {head.seq} was lost when the database went back, as row {named_by} says")
     if head_seq < head.seq:
-        found = f"the journal ends at row {head_seq}, it had {head.seq} rows"
+        found = f"the journal ends at row {head_seq}, it had {head.seq} rows; a service that starts opens a gap for it"
     elif digest is None:
         found = f"no batch ends at row {head.seq} any more"
     else:

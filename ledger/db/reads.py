@@ -73,6 +73,38 @@ async def head(conn: Any, account: str, seq: int) -> tuple[int, str | None, str 
     return (0, None, None) if row is None else (row["head_seq"], row["newest"], row["there"])
 
 
+ROLLBACK = "rollback"
+"""Kind of the journal row that says which rows a database that went back had lost."""
+
+
+async def lost_row(conn: Any, account: str, seq: int, *, after_seq: int = 0) -> int | None:
+    """The journal row after ``after_seq`` that names row ``seq`` as lost when the database went back; None: none does.
+
+    Reads the journal from there on.
+    """
+    found: int | None = await conn.fetchval(
+        """
+        SELECT max(i.seq) FROM ledger.inbox i
+        WHERE i.account = $1 AND i.seq > $4 AND i.source = 'operator' AND i.kind = $3
+          AND $2 > (convert_from(i.raw, 'UTF8')::jsonb ->> 'found_seq')::bigint
+          AND $2 <= (convert_from(i.raw, 'UTF8')::jsonb ->> 'lost_seq')::bigint
+        """,
+        account,
+        seq,
+        ROLLBACK,
+        after_seq,
+    )
+    return found
+
+
+async def live_through_ms(conn: Any, account: str) -> int | None:
+    """Up to which instant the stream covered the account, venue clock; None: it never did."""
+    found: int | None = await conn.fetchval(
+        "SELECT live_through_ms FROM ledger.coverage WHERE account = $1 AND symbol = '*'", account
+    )
+    return found
+
+
 async def database_id(conn: Any) -> str:
     """Tells this database from every other: the server's own number and the name. A copy elsewhere is another."""
     found: str = await conn.fetchval("SELECT system_identifier || '/' || current_database() FROM pg_control_system()")

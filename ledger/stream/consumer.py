@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import msgspec
 import structlog
 
 from ledger.db import apply, coverage, quarantine, reads
@@ -27,7 +28,7 @@ from ledger.db.apply import Batch, Entry
 from ledger.db.coverage import Gap
 from ledger.db.reads import PastKey
 from ledger.db.rows import lay
-from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused
+from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueError, VenueRefused, WentBack
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Fact
 from ledger.stream import liveness
@@ -175,6 +176,11 @@ class Consumer:
         """Laid out while the call before it is on its way."""
         self._live: dict[UUID, _Socket] = {}
         self._memories: dict[UUID, SessionMemory] = {}
+        self._kept_as: dict[UUID, tuple[UUID, int]] = {}
+        """Of sockets whose first frames the database lost: the session that the others are kept as, and how many came
+        before those."""
+        self._anew: set[UUID] = set()
+        """Sockets whose next frame is to be the first of another session."""
         self._outage: Outage | None = Outage("start", None)
         self._due: deque[_Down | _Up] = deque()
         self._beat_s = 0.0
@@ -195,7 +201,10 @@ class Consumer:
 
     async def run(self) -> None:
         """Mirror the stream until cancelled; then write what arrived and leave the stream marked as down."""
-        self._past_key = await self._writer.run(lambda conn: reads.stream_key(conn, self._account))
+        try:
+            self._past_key = await self._writer.run(lambda conn: reads.stream_key(conn, self._account))
+        except WentBack:
+            self._writer.go_on()  # nothing was read yet, and the gap goes back further than any key
         self._past_key_read_s = self._clock.monotonic_s()
         writing = asyncio.create_task(self._write(), name=f"write {self._account}")
         try:
@@ -426,8 +435,12 @@ class Consumer:
         """Write what arrived, in order, until stopped and drained."""
         while True:
             self._notice_correction()
-            await self._write_due()
-            await self._keep_key()
+            try:
+                await self._write_due()
+                await self._keep_key()
+            except WentBack:
+                self._begin_sessions_anew()
+                continue
             batch = self._ahead or self._next_batch()
             self._ahead = None
             through_ms = self._through_ms()
@@ -518,9 +531,20 @@ class Consumer:
             return None
         session_id, entries = received[0].session_id, [one.entry for one in received]
         self._obey(session_id, entries)
+        return self._laid_out(session_id, entries)
+
+    def _laid_out(self, session_id: UUID, entries: list[Entry]) -> Batch:
+        """Frames of one socket as a call, under the session they are kept as."""
+        if session_id in self._anew:
+            self._anew.discard(session_id)
+            self._kept_as[session_id] = uuid4(), entries[0].frame_no - 1
+            self._memories[session_id] = SessionMemory()
+        kept_as, before = self._kept_as.get(session_id, (session_id, 0))
+        if before:
+            entries = [msgspec.structs.replace(one, frame_no=one.frame_no - before) for one in entries]
         memory = self._memories.setdefault(session_id, SessionMemory())
         clockless = self._is_clockless(session_id)
-        return apply.build(self._account, session_id, "stream", entries, memory, clockless=clockless)
+        return apply.build(self._account, kept_as, "stream", entries, memory, clockless=clockless)
 
     def _lay_ahead(self) -> None:
         """Enough for a full call waits: lay it out while the database is busy, so that it need not wait for that."""
@@ -534,7 +558,7 @@ class Consumer:
         loop = asyncio.get_running_loop()
         loop.call_soon(self._lay_ahead)
         try:
-            await self._send(batch)
+            await self._send_to_the_end(batch)
         finally:
             self._sending = False
         # A frame may say any time; none of them is believed to come from later than now.
@@ -544,6 +568,33 @@ class Consumer:
         self._forget_sessions()
         # What was written is let go while the database is busy with what comes next, not before it is.
         loop.call_soon(_let_go, batch)
+
+    async def _send_to_the_end(self, batch: Batch) -> None:
+        """Send it, under new sessions where the database lost what it had of the old ones."""
+        while True:
+            try:
+                await self._send(batch)
+            except WentBack:
+                waiting = [self._as_received(one) for one in (batch, self._ahead) if one is not None and one.frames]
+                through_ms = batch.header[-1]
+                self._begin_sessions_anew()
+                batch, *ahead = [self._laid_out(*one) for one in waiting] if batch.frames else [batch]
+                batch = batch if through_ms is None else batch.through(through_ms)
+                self._ahead = ahead[0] if ahead else self._ahead
+            else:
+                return
+
+    def _begin_sessions_anew(self) -> None:
+        """The database lost the last frames of every session it had: those to come are the first of other sessions."""
+        self._writer.go_on()
+        self._kept_key = None
+        self._anew = {*self._memories, *self._live}
+
+    def _as_received(self, batch: Batch) -> tuple[UUID, list[Entry]]:
+        """The socket a call's frames came from, and they as numbered there."""
+        name = batch.header[1]
+        session_id, before = next(((s, n) for s, (kept_as, n) in self._kept_as.items() if kept_as == name), (name, 0))
+        return session_id, [msgspec.structs.replace(one, frame_no=one.frame_no + before) for one in batch.frames]
 
     async def _send(self, batch: Batch) -> None:
         try:
@@ -592,3 +643,5 @@ class Consumer:
         if len(self._buffer) == 0:
             for session_id in [s for s in self._memories if s not in self._live]:
                 del self._memories[session_id]
+                self._kept_as.pop(session_id, None)
+                self._anew.discard(session_id)

@@ -53,19 +53,29 @@ class Keeper:
         self._data_dir = data_dir
         self._account = account
         self._said: str | None = None
+        self._looked_seq = 0
+        """Up to which row the journal was searched for a word on the head it does not hold."""
 
-    async def follow(self, conn: Any, now_ms: int) -> None:
-        """Keep the newest head. One that the journal does not hold any more stays as it is, and the log says so."""
+    async def follow(self, conn: Any, now_ms: int) -> Head | None:
+        """Keep the newest head, and return it if it was new. One that the journal does not hold any more stays as it
+        is, and the log says so; unless the journal itself names it as lost, since the database went back."""
         path = file_of(self._data_dir, await reads.database_id(conn), self._account)
         try:
             kept = _read(path)
             seq, newest, there = await reads.head(conn, self._account, 0 if kept is None else kept.seq)
             if kept is not None and there != kept.digest:
+                looked_seq, self._looked_seq = self._looked_seq, seq
+                if await reads.lost_row(conn, self._account, kept.seq, after_seq=min(looked_seq, seq)) is not None:
+                    kept = None
+            if kept is not None and there != kept.digest:
                 self._say(f"the journal does not hold its row {kept.seq} as it was; run sdx-ledger verify")
             elif newest is not None and (kept is None or kept.seq < seq):
-                await asyncio.to_thread(_write, path, Head(self._account, seq, newest, now_ms))
+                fresh = Head(self._account, seq, newest, now_ms)
+                await asyncio.to_thread(_write, path, fresh)
+                return fresh
         except (OSError, LedgerError) as error:
             self._say(str(error))
+        return None
 
     def _say(self, problem: str) -> None:
         if problem != self._said:

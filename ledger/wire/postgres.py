@@ -17,7 +17,9 @@ import asyncpg
 import structlog
 
 from ledger.db import code, coverage, refusals
-from ledger.errors import DatabaseError, Fenced
+from ledger.db.apply import Applied
+from ledger.errors import DatabaseError, Fenced, WentBack
+from ledger.wire.tip import Tip
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -93,11 +95,13 @@ async def connect(url: str, *, application: str, writes: bool = True) -> Any:
         "jit": "off",
         "lock_timeout": "5000",
         "idle_in_transaction_session_timeout": "5000",
-        "default_transaction_read_only": "off" if writes else "on",
     }
     conn = await asyncpg.connect(
         url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
     )
+    # Not among the settings above: the driver would take the server for one that cannot be written, which a URL with
+    # several hosts and target_session_attrs looks for.
+    await conn.execute(f"SET default_transaction_read_only = {'off' if writes else 'on'}")
     _hold_calls_whole(conn)
     return conn
 
@@ -117,8 +121,9 @@ def _hold_calls_whole(conn: Any) -> None:
 class Writer:
     """One connection, made when needed and made again when lost. Not for concurrent use.
 
-    ``account``: whose status says it while the database refuses to work (None: nobody's). ``connect`` is how the
-    connection is made, as ``connect`` of this module makes it; a simulation hands in its own.
+    ``account``: whose status says it while the database refuses to work (None: nobody's). ``tip``: the end of the
+    journal, looked for over every new connection and noted with every answer (None: it does not matter). ``connect`` is
+    how the connection is made, as ``connect`` of this module makes it; a simulation hands in its own.
     """
 
     def __init__(
@@ -127,9 +132,12 @@ class Writer:
         *,
         application: str,
         account: str | None = None,
+        tip: Tip | None = None,
         connect: Callable[..., Awaitable[Any]] = connect,
     ) -> None:
         self._connect = connect
+        self._tip = tip
+        self._generation = 0
         self._url = url
         self._application = application
         self._account = account
@@ -148,15 +156,17 @@ class Writer:
         at most ``RETRY_PAUSE_MAX_S``, without end.
 
         ``rows``: about how many it may write (see ``_plan_anew``).
-        Raises only what repeating cannot mend: Fenced, ``is_refusal`` errors, programming errors, cancellation.
+        Raises only what repeating cannot mend: Fenced, ``is_refusal`` errors, programming errors, cancellation; and
+        WentBack, until ``go_on``, once the database lost what it had confirmed, with the gap open already.
         """
         pause_s = 0.05
         while True:
             try:
                 if self._conn is None or self._conn.is_closed():
                     self._conn = await self._connect(self._url, application=self._application)
+                    await self._check_tip(self._conn)
                 await self._plan_anew(rows)
-                result = await work(self._conn)
+                result = await self._meant(work, self._conn)
             except (*AWAY, asyncpg.PostgresError) as error:
                 await self._judge(error)
                 await asyncio.sleep(pause_s)
@@ -164,6 +174,33 @@ class Writer:
             else:
                 await self._works()
                 return result
+
+    def go_on(self) -> None:
+        """Take the database as it is now, also where it went back."""
+        if self._tip is not None:
+            self._generation = self._tip.generation
+
+    async def _check_tip(self, conn: Any) -> None:
+        if self._tip is None:
+            return
+        try:
+            await self._tip.check(conn)
+        except BaseException:
+            await self._drop()  # so that it is looked for again
+            raise
+
+    async def _meant(self, work: Callable[[Any], Awaitable[T]], conn: Any) -> T:
+        """Do the work if the database is still the one it was meant for. Raises WentBack."""
+        tip = self._tip
+        if tip is None:
+            return await work(conn)
+        if self._generation != tip.generation:
+            raise WentBack("the database lost rows that it had confirmed")
+        before_seq = tip.seq
+        result = await work(conn)
+        if isinstance(result, Applied) and self._generation == tip.generation and tip.lost_by(result, before_seq):
+            await tip.replaced(conn, result)
+        return result
 
     async def _judge(self, error: Exception) -> None:
         """Say why the work must wait. Raises what repeating cannot mend."""

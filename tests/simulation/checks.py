@@ -15,6 +15,7 @@ import msgspec
 
 from ledger import verify
 from ledger.proof import prove
+from ledger.wire import heads
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -111,7 +112,8 @@ async def covered_but_for(conn: Any, world: World, refused: frozenset[str]) -> N
 
 async def verified(conn: Any, world: World) -> None:
     """What ``sdx-ledger verify`` says, which looks at the database alone. Raises Broken with the first that is off."""
-    report = await verify.verify(conn, world.account, now_ms=world.venue.now_ms(), head=None)
+    head = await heads.read(conn, world.data_dir, world.account)
+    report = await verify.verify(conn, world.account, now_ms=world.venue.now_ms(), head=head)
     for verdict in report.verdicts:
         if verdict.name not in UNKNOWABLE and not verdict.holds:
             _none(f"verify: {verdict.meaning}", [f"{row.key} {row.found}" for row in verdict.first])

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from ledger.db import tables
 from ledger.wire import postgres
 from tests.simulation.loop import Process, SimLoop
 
@@ -27,6 +28,8 @@ Log = Callable[[str], None]
 FAULTS = ("lost_before", "answer_lost", "backend_terminated", "lock_timeout")
 FENCE_ARGUMENT = 10
 """Where ``ledger.apply`` takes the fence."""
+PAST = "sdx_past"
+"""Schema of the copies that a database goes back to."""
 DELAY_MAX_S = 4.0
 LOCK_TIMEOUT_MS = 20
 """How long a call really waits for a lock that is held on purpose."""
@@ -134,6 +137,8 @@ class Database:
         self._account = account
         self.done: Counter[str] = Counter()
         """Harm done so far, by kind."""
+        self._links: list[Link] = []
+        self._has_past = False
         self._due: list[str] = []
         self._ends: dict[str, str] = {}
         """What ends a refusal that lasts, by kind."""
@@ -185,8 +190,46 @@ class Database:
 
     def heal(self) -> None:
         """No more harm from now on."""
-        self._due, self._away_until_s, self.slowness = [], 0.0, 1.0
+        self._due, self._away_until_s, self.slowness, self._has_past = [], 0.0, 1.0, False
         self._loop.outside(0, self.restore)
+
+    def remember(self) -> None:
+        """Where a standby is that falls behind from now on: everything the account has, in one moment."""
+        self._has_past = True
+        self._server.run(self._copy("ledger", PAST))
+
+    def go_back(self) -> bool:
+        """The standby takes over: what was written since ``remember`` is lost, every connection is cut."""
+        if not self._has_past:
+            return False
+        self.done["database_went_back"] += 1
+        self._server.run(self._copy(PAST, "ledger"))
+        for link in self._links:
+            link.terminate()
+        row = self._server.run(
+            self._server.own.fetchrow(
+                "SELECT a.fence, v.blocked_until_ms FROM ledger.accounts a LEFT JOIN ledger.venue_state v"
+                " ON v.account = a.account WHERE a.account = $1",
+                self._account,
+            )
+        )
+        self.fence = row["fence"] if row is not None else 0
+        self.silent_until_ms = (row["blocked_until_ms"] or 0) if row is not None else 0
+        return True
+
+    async def _copy(self, source: str, target: str) -> None:
+        own = self._server.own
+        names = sorted({*tables.DISTRIBUTED, *tables.REFERENCE})
+        async with own.transaction():
+            # As a standby does: without triggers, and nobody sees half of it.
+            await own.execute("SET LOCAL session_replication_role = replica")
+            await own.execute(f"CREATE SCHEMA IF NOT EXISTS {PAST}")
+            for name in names:
+                await own.execute(f"CREATE TABLE IF NOT EXISTS {PAST}.{name} (LIKE ledger.{name})")
+                await own.execute(f"DELETE FROM {target}.{name} WHERE account = $1", self._account)
+                await own.execute(
+                    f"INSERT INTO {target}.{name} SELECT * FROM {source}.{name} WHERE account = $1", self._account
+                )
 
     async def ask(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """The world itself asks: ``work`` gets a real connection."""
@@ -211,6 +254,8 @@ class Database:
             if self._is_away():
                 raise asyncpg.CannotConnectNowError("the database system is starting up")
             link = Link(self, process, application)
+            self._links = [one for one in self._links if not one.is_closed()]
+            self._links.append(link)
             process.on_killed.append(link.terminate)
             return link
 
@@ -234,6 +279,7 @@ class Database:
         if link.is_closed() and not link.process.alive and self._rng.random() < 0.5:
             return  # killed before the bytes had left the machine
         if link.is_closed() and link.process.alive:
+            self._reply(link, answer, error=self._cut(link, "connection was closed in the middle of operation"))
             return
         kind = self._due.pop(0) if self._due and method != "listen" else ""
         if self._is_away():

@@ -41,6 +41,7 @@ from ledger.wire.budget import Budget
 from ledger.wire.http import Answer, VenueHttp
 from ledger.wire.offset import Offset, Reading
 from ledger.wire.socket import Connection
+from ledger.wire.tip import Tip
 from tests.simulation.database import Server
 
 Patch = Callable[[], AbstractContextManager[Any]]
@@ -158,6 +159,38 @@ def _one_date_is_believed() -> AbstractContextManager[Any]:
             self.set(reading.offset_ms, reading.error_ms, reading.at_s)
 
     return mock.patch.object(Offset, "hear", hear)
+
+
+@contextmanager
+def _lost_tail_unnoticed() -> Iterator[None]:
+    """A database that lost what it had confirmed is taken as it is."""
+    with (
+        mock.patch.object(Tip, "check", _at_once),
+        mock.patch.object(Tip, "lost_by", _says_no),
+        mock.patch.object(Tip, "expect", _says_no),
+    ):
+        yield
+
+
+def _gap_after_the_beat() -> AbstractContextManager[Any]:
+    """The stream counts as live before the gap over the lost tail is opened."""
+    went_back = Tip._went_back
+
+    async def late(self: Tip, conn: Any, found_seq: int, not_after_ms: int | None) -> None:
+        now_ms = self._clock.venue_now_ms()
+        await conn.fetchval("SELECT ledger.beat($1, $2)", self._account, now_ms)
+        await went_back(self, conn, found_seq, now_ms)
+
+    return mock.patch.object(Tip, "_went_back", late)
+
+
+def _sessions_go_on() -> AbstractContextManager[Any]:
+    """Frames keep their numbers although those before them were lost with the database's tail."""
+
+    def go_on(self: Consumer) -> None:
+        self._writer.go_on()
+
+    return mock.patch.object(Consumer, "_begin_sessions_anew", go_on)
 
 
 async def _never(*_: Any) -> None:
@@ -456,5 +489,9 @@ PLANTS = {
         Plant("one Date is believed", python=_one_date_is_believed),
         Plant("any error of the database is about content", python=_errors_are_content),
         Plant("what is quarantined is no hole", python=_attribute(quarantine, "hole", lambda *_, **__: Hole())),
+        # a database that went back
+        Plant("the lost tail goes unnoticed", python=_lost_tail_unnoticed),
+        Plant("the gap over the lost tail starts at the beat after", python=_gap_after_the_beat),
+        Plant("sessions go on after the lost tail", python=_sessions_go_on),
     )
 }

@@ -55,6 +55,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "second": (4, True),
     "jump": (3, False),
     "wrong_date": (5, False),
+    "went_back": (5, True),
     "lose_frames": (0, True),
     "deafen": (0, True),
     "page_cap": (8, False),

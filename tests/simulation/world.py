@@ -102,7 +102,7 @@ class World:
         self.events = 0
         self._keep_lines = keep_lines
         self._kill_at = kill_at
-        self._data_dir = Path()
+        self.data_dir = Path()
         self._hash = hashlib.blake2b(digest_size=8)
         self._clean: set[tuple[str, int]] = set()
         market = Market(scenario.seed)
@@ -164,7 +164,7 @@ class World:
                 silence(),
                 wired(self.database, self.venue, self._stream("consumers")),
             ):
-                self._data_dir = Path(data_dir)
+                self.data_dir = Path(data_dir)
                 try:
                     self.loop.run_until_complete(self._story())
                 except Broken as broken:
@@ -349,7 +349,7 @@ class World:
             f"m{len(self.mirrors) + 1}",
             self.account,
             self.scenario.settings,
-            self._data_dir,
+            self.data_dir,
             self.loop,
             self.venue,
             self._stream(f"mirror {len(self.mirrors)}"),
@@ -580,6 +580,17 @@ class World:
         """For some seconds every answer's Date is hours off, or of the year 9999."""
         self.venue.date_off_ms = chance.choice((2 * HOUR_MS, -2 * HOUR_MS, YEAR_9999_MS))
         self.venue.date_wrong_until_s = self.loop.time() + harm.seconds
+
+    def _went_back(self, harm: Harm, chance: Random) -> None:
+        """The database fails over to a standby that has been behind since now."""
+        self.database.remember()
+
+        def fail_over() -> None:
+            if self.database.go_back():
+                self.memory = checks.Memory()
+                self.log("database went back")
+
+        self.loop.outside(harm.seconds, fail_over)
 
     # --- what may be doubled
 

@@ -1,0 +1,125 @@
+"""The end of an account's journal as this process was answered it: a database that went back shows less.
+
+Always holds: before anything is written over a new connection, what was answered before is looked for; where it is not
+there, a gap is open from the database's own last live instant and a journal row names what was lost. Whoever meant the
+database as it was hears of it (WentBack) instead of writing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from ledger.db import apply, coverage, reads
+from ledger.db.apply import Applied, Entry
+from ledger.facts.identity import SessionMemory
+from ledger.wire.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+CAUSE = "database went back"
+REMEMBERED_MAX = 4096
+
+
+class Tip:
+    """Shared by all writers of one process for one account. ``fence``: the number the newest lead writes under.
+
+    ``register`` makes the account known again. ``generation`` counts how often the database went back.
+    """
+
+    def __init__(
+        self, account: str, clock: Clock, *, rest_lag_s: float, register: Callable[[Any], Awaitable[object]]
+    ) -> None:
+        self.seq = 0
+        self.digest: bytes | None = None
+        self.fence: int | None = None
+        self.generation = 0
+        self._account = account
+        self._clock = clock
+        self._rest_lag_s = rest_lag_s
+        self._register = register
+        self._most_seq = 0
+        """The newest row there ever was: a database may go back again before the head kept outside was replaced."""
+        self._looking = asyncio.Lock()
+        self._marks: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_MAX)
+
+    def expect(self, seq: int, digest: bytes) -> None:
+        """The journal had this row, as was kept outside the database."""
+        if seq > self.seq:
+            self.seq, self.digest = seq, digest
+
+    def lost_by(self, applied: Applied, before_seq: int) -> bool:
+        """Take note of an answer. True: it shows less than what was answered before it was asked (``before_seq``)."""
+        if applied.repeated or applied.first_seq is None or applied.last_seq is None or applied.digest is None:
+            return False
+        if applied.first_seq <= before_seq:
+            return True
+        if applied.last_seq > self.seq:
+            self.seq, self.digest = applied.last_seq, applied.digest
+            self._marks.append((self.seq, self._clock.monotonic_s()))
+        return False
+
+    async def check(self, conn: Any) -> None:
+        """Is what was answered before still there? Where it is not, the gap is opened and the journal says so."""
+        async with self._looking:
+            if self.seq == 0 or self.digest is None:
+                return
+            found_seq, _, there = await reads.head(conn, self._account, self.seq)
+            if there != self.digest.hex():
+                await self._went_back(conn, found_seq, None)
+
+    async def replaced(self, conn: Any, applied: Applied) -> None:
+        """An answer showed less (``lost_by``), over a connection that stayed: something in between was led elsewhere.
+
+        What was written with it may have moved coverage on already, so the gap begins by what is remembered here.
+        """
+        async with self._looking:
+            assert applied.first_seq is not None
+            before_s = max((at_s for seq, at_s in self._marks if seq < applied.first_seq), default=None)
+            not_after_ms = 0 if before_s is None else self._clock.venue_ms_at(before_s) - self._trail_ms
+            await self._went_back(conn, applied.first_seq - 1, not_after_ms)
+
+    async def _went_back(self, conn: Any, found_seq: int, not_after_ms: int | None) -> None:
+        assert self.digest is not None
+        await self._register(conn)
+        if not_after_ms is None:
+            live_ms = await reads.live_through_ms(conn, self._account)
+            not_after_ms = 0 if live_ms is None else live_ms - int(self._rest_lag_s * 1000)
+        log.error(
+            "the database went back: it lost journal rows it had confirmed; a gap is opened and backfilled",
+            account=self._account,
+            confirmed_seq=self.seq,
+            found_seq=found_seq,
+        )
+        now_ms = self._clock.venue_now_ms()
+        gap = await coverage.open_gap(
+            conn,
+            self._account,
+            cause=CAUSE,
+            until_ms=now_ms,
+            not_after_ms=not_after_ms,
+            live=False,
+            fence=self.fence,
+            now_ms=now_ms,
+            trail_ms=self._trail_ms,
+        )
+        self._most_seq = max(self._most_seq, self.seq)
+        said = {"lost_seq": self._most_seq, "lost_digest": self.digest.hex(), "found_seq": found_seq, "gap": gap.gap_id}
+        raw = json.dumps(said, separators=(",", ":")).encode()
+        entry = Entry(1, self._clock.now_ms(), reads.ROLLBACK, None, raw, None, ())
+        batch = apply.build(self._account, uuid4(), "operator", [entry], SessionMemory())
+        applied = await apply.apply(conn, batch, fence=self.fence)
+        assert applied.last_seq is not None
+        self.seq, self.digest = applied.last_seq, applied.digest
+        self._marks.clear()
+        self.generation += 1
+
+    @property
+    def _trail_ms(self) -> int:
+        return self._clock.trail_ms(self._rest_lag_s)
