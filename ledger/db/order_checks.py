@@ -34,7 +34,7 @@ UNKNOWN_TO_VENUE: Reason = "unknown_to_venue"
 UNKNOWN_STATUS: Reason = "unknown_status"
 """Its status is one we do not know: it may be over."""
 REFUSED: Reason = "refused"
-"""The venue refused the question about it, or something about it could not be read."""
+"""The venue refused the question about it, or something about it could not be read: an open discrepancy says so."""
 UNREADABLE_REPORT: Reason = "unreadable_report"
 """A report of the stream about it could not be read (entered by ledger.apply, due so much later as REST may trail)."""
 ABSENT: Reason = "absent"
@@ -168,7 +168,8 @@ async def open_unknown(conn: Any, account: str, key: OrderKey) -> list[int]:
     """Numbers of the open discrepancies that an answer "there is no such order" settles."""
     rows = await conn.fetch(
         "SELECT discrepancy_id FROM ledger.discrepancies WHERE account = $1 AND symbol = $2 AND order_id = $3"
-        " AND kind IN ('order_unknown', 'unreadable_report') AND resolved_at IS NULL ORDER BY discrepancy_id",
+        " AND kind IN ('order_unknown', 'unreadable_report', 'order_refused', 'rest_row') AND resolved_at IS NULL"
+        " ORDER BY discrepancy_id",
         account,
         *key,
     )

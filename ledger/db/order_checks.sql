@@ -2,8 +2,9 @@
 -- themselves show is entered here, and taken out once they show it no more.
 
 DROP FUNCTION IF EXISTS ledger.find_order_checks;
--- Enter the orders whose own rows show that they must be asked for: fills that may be doubled frames, fills known to be
--- missing on an order that has moved on since, a status nobody knows. Take out those that show it no more.
+-- Enter the orders of which the rows themselves show that they must be asked for: fills that may be doubled frames, fills known to be
+-- missing on an order that has moved on since, a status nobody knows, an open discrepancy that says that the venue would
+-- not tell of it, or not so that it could be read. Take out those that show it no more.
 -- p_lag_ms: REST may trail the stream by this much, so what moved is due so much later.
 CREATE FUNCTION ledger.find_order_checks(p_account text, p_lag_ms bigint) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -19,6 +20,9 @@ BEGIN
         WHEN 'unknown_status' THEN NOT EXISTS (
             SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = c.symbol AND o.order_id = c.order_id
             AND o.status_rank < 3 AND NOT ledger.status_is_known(o.status))
+        WHEN 'refused' THEN NOT EXISTS (
+            SELECT FROM ledger.discrepancies d WHERE d.account = p_account AND d.resolved_at IS NULL
+            AND d.kind IN ('rest_row', 'order_refused') AND d.symbol = c.symbol AND d.order_id = c.order_id)
         -- Executed after all: the venue's answer was of before.
         WHEN 'absent' THEN EXISTS (
             SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = c.symbol AND o.order_id = c.order_id
@@ -37,6 +41,10 @@ BEGIN
         UNION ALL
         SELECT o.symbol, o.order_id, 'unknown_status', o.updated_ms FROM ledger.orders o
         WHERE o.account = p_account AND o.status_rank < 3 AND NOT ledger.status_is_known(o.status)
+        UNION
+        SELECT d.symbol, d.order_id, 'refused', NULL FROM ledger.discrepancies d
+        WHERE d.account = p_account AND d.resolved_at IS NULL AND d.kind IN ('rest_row', 'order_refused')
+          AND d.symbol IS NOT NULL AND d.order_id IS NOT NULL
     ) x
     WHERE NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = p_account AND c.symbol = x.symbol
                       AND c.order_id = x.order_id AND c.reason = x.reason)

@@ -180,6 +180,11 @@ async def to_do(conn: Any, account: str, *, now_ms: int, longest_ms: int) -> tup
         SELECT EXISTS (SELECT FROM ledger.gaps WHERE account = $1 AND closed_at IS NULL) AS gaps,
                EXISTS (SELECT FROM ledger.fills WHERE account = $1 AND state = 'provisional')
                OR EXISTS (SELECT FROM ledger.orders WHERE account = $1 AND wounded AND seq > told_seq)
+               OR EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = $1 AND d.resolved_at IS NULL
+                          AND d.kind IN ('rest_row', 'order_refused')
+                          AND d.symbol IS NOT NULL AND d.order_id IS NOT NULL AND NOT EXISTS (
+                              SELECT FROM ledger.order_checks c WHERE c.account = $1 AND c.symbol = d.symbol
+                              AND c.order_id = d.order_id AND c.reason = 'refused'))
                OR EXISTS (SELECT FROM ledger.order_checks
                           WHERE account = $1 AND (due_ms <= $2 OR due_ms > $2 + $3)) AS checks
         """,

@@ -37,8 +37,8 @@ Tell: TypeAlias = Callable[[str, Fact], Awaitable[None]]
 Unknown: TypeAlias = list[tuple[Request, VenueRefused]]
 """Questions for orders, with the venue's answer that there is no such order."""
 
-_SHOWN_BY_ROWS = frozenset({table.PROVISIONAL_FILL, table.MISSING_FILLS, table.UNKNOWN_STATUS})
-"""Reasons that stand as long as the rows of the order show them, whatever was answered."""
+_SHOWN_BY_ROWS = frozenset({table.PROVISIONAL_FILL, table.MISSING_FILLS, table.UNKNOWN_STATUS, table.REFUSED})
+"""Reasons that stand as long as rows show them, whatever was answered."""
 
 
 class OrderChecker:
@@ -108,15 +108,6 @@ class OrderChecker:
                 doubt = _unknown(key, str(refused), states[key].status, uncovered_from_ms)
                 await self._tell(f"order_unknown {doubt.subject}", doubt)
             await self._add(key, table.UNKNOWN_TO_VENUE, due=True, ends_coverage=ends_coverage)
-
-    async def ask_again(self, doubts: Sequence[Doubt]) -> None:
-        """Of these orders, or of a trade of theirs, the venue refused to tell or told what cannot be read."""
-        keys = [(one.symbol, one.order_id) for one in doubts if one.symbol is not None and one.order_id is not None]
-        if keys:
-            due_ms = self._clock.venue_now_ms() + rules.pause_ms(0)
-            await self._writer.run(
-                lambda conn: table.add(conn, self._account, sorted({*keys}), table.REFUSED, due_ms=due_ms)
-            )
 
     async def _states(self, unknown: Unknown) -> dict[OrderKey, OrderCheck]:
         keys = [_key(request) for request, _ in unknown]

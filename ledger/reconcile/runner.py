@@ -650,8 +650,6 @@ class Reconciler:
             )
             outcome.fills_new += applied.fills_new
             outcome.orders_changed += applied.orders_changed
-            # A row of an order is asked for by itself until it can be read.
-            await self._checker.ask_again(set_aside)
         await self._learn(page)
         outcome.answers += 1
         outcome.rows += page.rows
@@ -741,7 +739,6 @@ class Reconciler:
         since_ms = None if here.gap is None else walk.scope.from_ms or 0
         if request.order_id is not None:
             await self._holes.order_refused(request, words, uncovered_from_ms=since_ms)
-            await self._checker.ask_again([Doubt("", "", None, None, symbol=request.symbol, order_id=request.order_id)])
         elif request.symbol is None:
             if request.kind != "exchangeInfo":
                 await self._holes.question_refused(request, words, uncovered_from_ms=since_ms)
