@@ -239,7 +239,10 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
 async def _unrecorded_outage(conn: Any, world: World) -> list[str]:
     """No socket was up at any look for a while, though one process led, and was well, all the time."""
     fence = await conn.fetchval("SELECT fence FROM ledger.accounts WHERE account = $1", world.account)
-    if fence != world.alone_fence:
+    is_led = await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM ledger.leases WHERE account = $1 AND until_at > ledger.clock())", world.account
+    )
+    if fence != world.alone_fence or not is_led:
         world.alone_fence, world.alone_since_s = fence, world.loop.time()
     alone_s = world.loop.time() - world.alone_since_s
     if not fence or alone_s < ROW_WITHIN_S or world.venue.live():
