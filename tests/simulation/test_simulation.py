@@ -215,7 +215,7 @@ def test_a_database_that_refuses_for_a_while_costs_nothing_and_mistakes_about_it
     server, found = crew.bench.server, []
     for mistake in (None, plant):
         with planted(PLANTS[mistake] if mistake else None, server):
-            outcome = World(story, server, f"{kind} {mistake}").run()
+            outcome = World(story, server, f"{kind}-{len(found)}").run()
         assert outcome.harm[kind.replace("db_", "database_")] == 1
         found.append(None if outcome.failure is None else outcome.failure.invariant)
     assert found == [None, caught_by]
