@@ -12,13 +12,11 @@ SELECT o.account, o.symbol, o.order_id, o.client_order_id, o.side, o.type, o.tim
        END AS executed_quote,
        o.status, to_timestamp(o.created_ms / 1000.0) AS created_at, to_timestamp(o.updated_ms / 1000.0) AS updated_at,
        o.updated_ms, o.seq,
-       CASE
-           WHEN o.status_rank >= 3 THEN false
-           WHEN EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = o.account AND c.symbol = o.symbol
-                        AND c.order_id = o.order_id AND c.reason = 'absent') THEN false
-           WHEN NOT ledger.status_is_known(o.status) THEN NULL
-           ELSE true
-       END AS is_open
+       -- Three conditions side by side, so that who asks for open orders is answered from their own small index.
+       o.status_rank < 3
+       AND NOT EXISTS (SELECT FROM ledger.order_checks c WHERE c.account = o.account AND c.symbol = o.symbol
+                       AND c.order_id = o.order_id AND c.reason = 'absent')
+       AND nullif(ledger.status_is_known(o.status), false) AS is_open
 FROM ledger.orders o;
 COMMENT ON VIEW ledger_v1.orders IS 'Newest state of every order.';
 COMMENT ON COLUMN ledger_v1.orders.account IS 'account that placed the order';

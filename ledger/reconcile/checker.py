@@ -58,8 +58,8 @@ class OrderChecker:
         """Enter what the rows themselves show."""
         await self._writer.run(lambda conn: table.find(conn, self._account, lag_ms=self._lag_ms()))
 
-    async def turn(self, *, trades: bool) -> int:
-        """Ask for at most ``PER_TURN_MAX`` orders that are due; returns for how many. ``trades``: the venue has
+    async def turn(self, *, trades: bool, limit: int = rules.PER_TURN_MAX) -> int:
+        """Ask for at most ``limit`` orders that are due; returns for how many. ``trades``: the venue has
         myTrades. Raises VenueError where the venue as a whole did not answer."""
         await self.find()
         now_ms, lag_ms = self._clock.venue_now_ms(), self._lag_ms()
@@ -70,7 +70,7 @@ class OrderChecker:
                 now_ms=now_ms,
                 lag_ms=lag_ms,
                 longest_ms=rules.LONGEST_PAUSE_MS,
-                limit=rules.PER_TURN_MAX,
+                limit=limit,
             )
         )
         asked = 0

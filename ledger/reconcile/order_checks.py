@@ -10,6 +10,8 @@ from decimal import Decimal
 
 PER_TURN_MAX = 20
 """Orders asked for in one turn: what else there is to do waits no longer than these take."""
+BESIDE_BACKFILL_MAX = 4
+"""The same while a gap is open: most of what may be asked in a second belongs to the backfill."""
 FIRST_PAUSE_MS = 2_000
 LONGEST_PAUSE_MS = 86_400_000
 SURE_TRIES = 6

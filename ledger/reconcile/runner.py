@@ -247,10 +247,24 @@ class Reconciler:
                 failures += 1
                 await self._report(error)
                 asked_s = error.retry_after_s if isinstance(error, VenueBusy) else None
-                pause_s = max(asked_s or 0.0, min(2.0**failures, FAILURE_PAUSE_MAX_S))
+                if asked_s is None and await self._pause(min(2.0**failures, FAILURE_PAUSE_MAX_S)):
+                    failures = 0  # the venue has answered somebody else: it is there again
+                pause_s = asked_s or 0.0
             await self._clock.sleep(pause_s)
             if pause_s == KEY_PAUSE_S:
                 self._http.retry_key("signed")
+
+    async def _pause(self, pause_s: float) -> bool:
+        """Wait after a failure. True: not so long, since the venue has given a good answer to another call."""
+        after = self._http.answers
+        answered = asyncio.create_task(self._http.until_answered(after))
+        passed = asyncio.create_task(self._clock.sleep(pause_s))
+        try:
+            await asyncio.wait((answered, passed), return_when=asyncio.FIRST_COMPLETED)
+            return answered.done()
+        finally:
+            answered.cancel()
+            passed.cancel()
 
     async def run_once(self) -> bool:
         """Do the most urgent thing there is to do. False: there was nothing.
@@ -297,7 +311,8 @@ class Reconciler:
         )
         self._checked_s = self._clock.monotonic_s()
         trades = self._capabilities is not None and self._capabilities.mode == "trades"
-        return has_gaps, await self._checker.turn(trades=trades) if has_checks else 0
+        limit = order_checks.BESIDE_BACKFILL_MAX if has_gaps else order_checks.PER_TURN_MAX
+        return has_gaps, await self._checker.turn(trades=trades, limit=limit) if has_checks else 0
 
     async def _check_meanwhile(self) -> None:
         """However long a backfill takes, orders that are due are asked for beside it."""

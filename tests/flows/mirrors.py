@@ -143,7 +143,8 @@ async def holds(conn: Any, sandbox: Sandbox, *, gaps: int) -> Proof:
     """The proof that mirror = venue after exactly so many gaps, all of them closed."""
     proof = await proof_of(conn, sandbox)
     assert not proof.differences, "\n".join(proof.differences)
-    assert (proof.gaps_opened, proof.gaps_closed) == (gaps, gaps)
+    found = await conn.fetch("SELECT gap_id, cause, from_ms, until_ms, closed_at FROM ledger_v1.gaps ORDER BY gap_id")
+    assert (proof.gaps_opened, proof.gaps_closed) == (gaps, gaps), [tuple(row) for row in found]
     assert proof.orders > 0
     assert proof.venue_fills > 0
     return proof

@@ -467,7 +467,8 @@ async def test_not_found_never_closes_an_order_and_is_noted_until_the_venue_know
         await holds(conn, sandbox, gaps=2)
         assert await conn.fetchval(UNKNOWN.format("NOT NULL")) == noted
         assert await conn.fetchval(COVERED) > gap_ms
-        assert await conn.fetchval("SELECT count(*) FROM ledger.order_checks WHERE reason = 'unknown_to_venue'") == 0
+        waiting = "SELECT count(*) FROM ledger.order_checks WHERE reason = 'unknown_to_venue'"
+        await eventually(conn, waiting, lambda count: count == 0, within_s=60)
 
 
 async def test_an_order_that_rest_does_not_know_yet_is_asked_for_once_more_before_its_gap_closes(

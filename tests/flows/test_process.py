@@ -70,7 +70,11 @@ async def all_gaps_closed(conn: Any, count: int) -> None:
     async def closed() -> bool:
         return await gaps(conn) == (count, count)
 
-    await until(closed, f"{count} gaps, all closed")
+    try:
+        await until(closed, f"{count} gaps, all closed")
+    except AssertionError as error:
+        found = await conn.fetch("SELECT gap_id, cause, from_ms, until_ms, closed_at FROM ledger_v1.gaps")
+        raise AssertionError(f"{error}: {[tuple(row) for row in found]}") from None
 
 
 async def settled_proof(conn: Any, rest_url: str, account: str = "main") -> Proof:

@@ -54,7 +54,8 @@ async def test_the_journal_of_a_mirror_that_lost_much_says_what_the_mirror_holds
     assert differences(after) == []
     assert after.identical
     assert after.through_seq == await conn.fetchval("SELECT head_seq FROM ledger.accounts")
-    assert [table.live_rows > 0 for table in after.tables[:4]] == [True] * 4
+    filled = {table.table for table in after.tables if table.live_rows}
+    assert filled >= {"orders", "fills", "balances", "balance_history"}
     assert after == await replayed(database_url)
 
 

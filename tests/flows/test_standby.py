@@ -292,7 +292,10 @@ async def test_of_two_sockets_one_that_is_cut_leaves_no_gap_and_no_double(
             assert await conn.fetchval("SELECT count(*) FROM ledger.fills WHERE state <> 'confirmed'") == 0
 
 
-LAST_ERRORS = "SELECT jsonb_object_agg(account, last_error) FROM ledger.venue_state WHERE last_error IS NOT NULL"
+LAST_ERRORS = (
+    "SELECT jsonb_object_agg(account, coalesce(paused_error, last_error)) FROM ledger.venue_state"
+    " WHERE coalesce(paused_error, last_error) IS NOT NULL"
+)
 
 
 def accounts_of(sandbox: Sandbox, *names: str, **secrets: str) -> Settings:
@@ -325,7 +328,7 @@ async def test_an_account_that_cannot_start_or_crashes_stops_no_other_says_why_a
             told = json.loads(told)
             assert "belongs to https://elsewhere.example" in told["elsewhere"]
             assert "SDX_API_SECRET" in told["mistyped"]
-            assert told["crashing"].startswith("failed (RaiseError)")
+            assert told["crashing"].startswith("the database refuses to work (P0001)")
             await gaps_closed(conn, 1)
             await sandbox.step(20)
             await holds(conn, sandbox, gaps=1)

@@ -70,7 +70,7 @@ async def test_what_happened_behind_a_mirror_that_stopped_is_named_and_nothing_i
         found = broken(await verified(settings, database_url))
         assert found.keys() == {"venue_balances", "venue_open_orders", "venue_orders", "venue_fills"}
         unseen = "AAVE: 0 free and 0 locked here, 12.50000000 free and 0.00000000 locked at the venue"
-        assert found["venue_balances"][0] == unseen
+        assert unseen in found["venue_balances"]
         assert any(text.endswith("at the venue, not here") for text in found["venue_fills"])
         assert await conn.fetchval("SELECT head_seq FROM ledger.accounts") == before
 
