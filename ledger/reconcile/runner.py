@@ -292,7 +292,8 @@ class Reconciler:
             await self._listen_to_balances()
         elif is_quiet_due:
             self._heal_failed = False
-            await self._look_around()
+            # Markets that were never walked are the open gap's.
+            await self._look_around(known_only=bool(ended))
         elif self._capabilities is not None and now_s >= self._probe_due_s:
             await self._probed()
         elif symbols := await self._holes.due():

@@ -206,13 +206,14 @@ async def test_a_stop_while_the_database_is_away_is_heeded_in_time(tmp_path: Pat
 
 
 async def test_a_service_finds_the_venue_that_comes_up_later(programs: Bench, conn: Any) -> None:
-    venue = await programs.sandbox("--rate", "10")
+    kept = ("--rate", "10", "--state", str(programs.folder / "venue.json"))  # the same market and key again
+    venue = await programs.sandbox(*kept)
     port = venue.rpartition(":")[2]
     await programs.programs[0].stopped()
     service = programs.start("run")
     await service.says("stream cannot be opened now")
 
-    programs.start("sandbox", "--port", port, "--rate", "10")
+    programs.start("sandbox", "--port", port, *kept)
 
     await service.says("gap closed")
     assert await gaps(conn) == (1, 1)
