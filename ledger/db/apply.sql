@@ -877,7 +877,9 @@ BEGIN
                        coalesce((f.terms_ms, v_asked_ms) = (o.terms_ms, o.terms_asked_ms), false) AS level,
                        coalesce(f.terms_ms = o.terms_ms AND NOT (
                            p_source = 'rest' AND o.terms_asked_ms > 0 AND v_asked_ms <> o.terms_asked_ms
-                           AND coalesce(f.updated <= f.created, true)), false) AS at_once
+                           AND coalesce(f.updated <= f.created, true)
+                           -- An answer of before may have executed less, but none that tells the order's end.
+                           AND NOT coalesce((f.top).rank = 3 AND f.executed < o.venue_executed_qty, false)), false) AS at_once
             ) v
             -- A trade of REST may be the first we hear of its order; it tells the side, nothing else.
             LEFT JOIN LATERAL (SELECT max(u.side) AS side FROM unnest(v_fills) AS u
