@@ -306,9 +306,11 @@ async def missed_since_ms(conn: Any, account: str, orders: Sequence[Order], fill
                 AND (f.trade_id = t.trade_id OR (f.trade_id IS NULL AND f.price = t.price::numeric
                      AND f.qty = t.qty::numeric AND abs(f.stream_ms - t.at_ms) <= 1000)))
         ) news
-        -- A report of it came, which could not be read, or ids of its market began anew: the socket is well.
+        -- A report of it came, which could not be read or is in quarantine, or ids of its market began anew: the socket
+        -- is well.
         WHERE NOT EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = $1 AND d.symbol = news.symbol
-                          AND (d.kind = 'ids_began_anew' OR (d.kind = 'unreadable_report'
+                          AND (d.kind = 'ids_began_anew' OR (d.kind = 'quarantined' AND d.resolved_at IS NULL)
+                               OR (d.kind = 'unreadable_report'
                                AND coalesce(d.order_id, news.order_id) = news.order_id)))
         """,
         account,
