@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from ledger import __version__, app, config, demo, doctor, log, verify
 from ledger.config import Settings
@@ -35,10 +34,10 @@ from ledger.db.decisions import Decision, Meaning
 from ledger.errors import ConfigError, LedgerError
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
+from ledger.output import console, moment, table
 from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
-from ledger.venue.reading import LAST_MS
 from ledger.wire import embedded, pg_binaries, postgres
 from ledger.wire.clock import Clock
 
@@ -280,38 +279,36 @@ def print_status(rows: list[dict[str, Any]]) -> None:
     if not rows:
         typer.echo("no account is mirrored here yet; start one with: sdx-ledger run")
     for row in rows:
-        table = Table(title=f"account {row['account']}", show_header=False, title_justify="left")
-        table.add_column(style="bold")
-        table.add_column()
+        shown = table("", "", title=f"account {row['account']}", show_header=False, title_justify="left")
         through = row["complete_through_ms"]
-        table.add_row("venue", row["rest_origin"] or "none has accepted the key yet")
+        shown.add_row("venue", row["rest_origin"] or "none has accepted the key yet")
         led = f"{row['leader']}, since {row['led_since']:%Y-%m-%d %H:%M:%S} UTC" if row["led"] else "NOBODY"
-        table.add_row("mirrored by", led)
+        shown.add_row("mirrored by", led)
         if row["paused_error"]:
             since = f"since {row['paused_since']:%Y-%m-%d %H:%M:%S} UTC: {row['paused_error']}"
-            table.add_row("PAUSED", escape(since))
-        table.add_row("recovery mode", row["mode"] or "not probed yet")
-        table.add_row("live", "yes" if row["live"] else not_live(row))
-        table.add_row("complete through", moment(through) if through else "nothing yet")
-        table.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
+            shown.add_row("PAUSED", escape(since))
+        shown.add_row("recovery mode", row["mode"] or "not probed yet")
+        shown.add_row("live", "yes" if row["live"] else not_live(row))
+        shown.add_row("complete through", moment(through) if through else "nothing yet")
+        shown.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
         if row["coverage_holes"]:
             oldest = moment(row["oldest_hole_ms"]) if row["oldest_hole_ms"] else "the beginning"
-            table.add_row("coverage holes", f"{row['coverage_holes']}, the oldest from {oldest}; see discrepancy list")
+            shown.add_row("coverage holes", f"{row['coverage_holes']}, the oldest from {oldest}; see discrepancy list")
         if row["markets_known"] is not None:
-            table.add_row("markets walked", f"{row['markets_walked']} of {row['markets_known']}")
-        table.add_row("frames seen", f"{row['frames_seen']}, {row['unreadable_frames']} unreadable")
+            shown.add_row("markets walked", f"{row['markets_walked']} of {row['markets_known']}")
+        shown.add_row("frames seen", f"{row['frames_seen']}, {row['unreadable_frames']} unreadable")
         if row["last_problem"]:
-            table.add_row("last unreadable", row["last_problem"])
-        table.add_row("missing executions", f"on {row['missing_executions']} orders")
-        table.add_row("provisional fills", str(row["provisional_fills"]))
-        table.add_row("orders to check", str(row["order_checks"]))
+            shown.add_row("last unreadable", row["last_problem"])
+        shown.add_row("missing executions", f"on {row['missing_executions']} orders")
+        shown.add_row("provisional fills", str(row["provisional_fills"]))
+        shown.add_row("orders to check", str(row["order_checks"]))
         if row["unknown_statuses"]:
-            table.add_row("unknown statuses", f"on {row['unknown_statuses']} orders")
-        table.add_row("discrepancies open", str(row["open_discrepancies"]))
-        table.add_row("weight used", "-" if row["weight_used"] is None else f"{row['weight_used']} in the last minute")
+            shown.add_row("unknown statuses", f"on {row['unknown_statuses']} orders")
+        shown.add_row("discrepancies open", str(row["open_discrepancies"]))
+        shown.add_row("weight used", "-" if row["weight_used"] is None else f"{row['weight_used']} in the last minute")
         if row["last_error"]:
-            table.add_row("last error", f"{row['last_error']} ({row['last_error_at']:%Y-%m-%d %H:%M:%S} UTC)")
-        Console().print(table)
+            shown.add_row("last error", f"{row['last_error']} ({row['last_error_at']:%Y-%m-%d %H:%M:%S} UTC)")
+        console().print(shown)
 
 
 def not_live(row: dict[str, Any]) -> str:
@@ -335,11 +332,11 @@ def doctor_command(as_json: Json = False) -> None:
     if as_json:
         print_json("sdx-ledger/doctor/1", findings=[doctor.as_dict(finding) for finding in findings])
     else:
-        table = Table("", "what", "found", "what to do")
+        shown = table("", "what", "found", "what to do")
         for finding in findings:
             mark = {"ok": "[green]ok[/]", "warning": "[yellow]!![/]", "failed": "[red]NO[/]"}[finding.verdict]
-            table.add_row(mark, finding.what, finding.found, finding.advice)
-        Console().print(table)
+            shown.add_row(mark, finding.what, finding.found, finding.advice)
+        console().print(shown)
     raise typer.Exit(doctor.exit_code(findings))
 
 
@@ -371,7 +368,7 @@ def verify_command(
 
 def print_verdicts(report: verify.Report) -> None:
     """A table of checks with the first rows that break them, and one sentence."""
-    table = Table("", "check", "what must hold", "rows", title=f"account {report.account}", title_justify="left")
+    shown = table("", "check", "what must hold", "rows", title=f"account {report.account}", title_justify="left")
     for verdict in report.verdicts:
         told = [verdict.meaning, *(f"[bold]{escape(row.key)}[/]: {escape(row.found)}" for row in verdict.first)]
         if verdict.count > len(verdict.first):
@@ -379,8 +376,8 @@ def print_verdicts(report: verify.Report) -> None:
         if verdict.note:
             told.append(f"[dim]{escape(verdict.note)}[/]")
         mark = "[green]ok[/]" if verdict.holds else "[red]NO[/]"
-        table.add_row(mark, verdict.name, "\n".join(told), str(verdict.count))
-    Console().print(table)
+        shown.add_row(mark, verdict.name, "\n".join(told), str(verdict.count))
+    console().print(shown)
     broken = [verdict.name for verdict in report.verdicts if not verdict.holds]
     what = f"{', '.join(broken)} broken" if broken else f"all {len(report.verdicts)} checks hold"
     typer.echo(f"{report.account}: {what}, at journal row {report.head_seq}.")
@@ -414,13 +411,13 @@ def replay_command(
 
 def print_replayed(result: replay.Result) -> None:
     """One line per table, the first rows that differ, and one sentence."""
-    table = Table("", "table", "rows", "only here", "only in the journal", "different", "SHA-256 of the dump")
+    shown = table("", "table", "rows", "only here", "only in the journal", "different", "SHA-256 of the dump")
     for one in result.tables:
         mark = "[green]=[/]" if one.identical else "[red]≠[/]"
         numbers = (one.live_rows, one.only_live, one.only_replayed, one.changed)
         digests = one.live_sha256 if one.identical else f"{one.live_sha256} here\n{one.replayed_sha256} replayed"
-        table.add_row(mark, one.table, *(str(number) for number in numbers), digests)
-    Console().print(table)
+        shown.add_row(mark, one.table, *(str(number) for number in numbers), digests)
+    console().print(shown)
     for one in result.tables:
         for d in one.first:
             typer.echo(f"{one.table} {d.key} {d.column}: {d.live} here, {d.replayed} by the journal")
@@ -685,12 +682,12 @@ def account_list(as_json: Json = False) -> None:
     if not rows:
         typer.echo("no account is mirrored here yet; start one with: sdx-ledger run")
         return
-    table = Table("account", "venue", "journal rows", "since (UTC)", "mirrored by")
+    shown = table("account", "venue", "journal rows", "since (UTC)", "mirrored by")
     for row in rows:
         venue = row["rest_origin"] or "none has accepted the key yet"
         since = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
-        table.add_row(row["account"], venue, str(row["journal_rows"]), since, row["mirrored_by"] or "nobody")
-    Console().print(table)
+        shown.add_row(row["account"], venue, str(row["journal_rows"]), since, row["mirrored_by"] or "nobody")
+    console().print(shown)
 
 
 @account_cli.command("forget")
@@ -783,13 +780,6 @@ def spoken_name(text: str, option: str) -> str:
         return config.spoken_name(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
-
-
-def moment(ms: int) -> str:
-    """ms since 1970 as UTC text; a number where no calendar here goes that far."""
-    if ms >= LAST_MS:
-        return f"{ms} ms since 1970, which is no time: a clock was wrong"
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
 
 
 def print_json(schema: str, **content: Any) -> None:
