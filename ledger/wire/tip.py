@@ -70,8 +70,9 @@ class Tip:
         async with self._looking:
             if self.seq == 0 or self.digest is None:
                 return
-            found_seq, _, there = await reads.head(conn, self._account, self.seq)
-            if there != self.digest.hex():
+            seq, digest = self.seq, self.digest  # another writer's answers move them on while this one asks
+            found_seq, _, there = await reads.head(conn, self._account, seq)
+            if there != digest.hex():
                 await self._went_back(conn, found_seq, None)
 
     async def replaced(self, conn: Any, applied: Applied) -> None:
