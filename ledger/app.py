@@ -21,9 +21,9 @@ from uuid import uuid4
 
 import structlog
 
-from ledger import quarantine, verify
+from ledger import config, quarantine, verify
 from ledger.config import AccountSettings, Settings
-from ledger.db import coverage, leader, reads
+from ledger.db import accounts, coverage, leader, reads
 from ledger.db.leader import Candidate
 from ledger.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ from ledger.errors import (
     Fenced,
     KeyRefused,
     LedgerError,
+    NoLedger,
     VenueBusy,
     VenueError,
     VenueRefused,
@@ -97,6 +98,23 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
         yield Database(writer, owner, reader, embedded=True)
 
 
+@asynccontextmanager
+async def existing_database(settings: Settings) -> AsyncIterator[Database]:
+    """``database``, for who only looks: where there is none, none is made. Raises NoLedger then."""
+    if settings.database_url is None and not has_cluster(settings):
+        raise NoLedger(f"no ledger in {settings.data_dir} yet; start one with: sdx-ledger run")
+    async with database(settings) as db:
+        yield db
+
+
+def has_cluster(settings: Settings) -> bool:
+    """Whether an embedded server was made under the data folder; True too where that cannot be seen."""
+    try:
+        return (settings.data_dir / "pg" / "PG_VERSION").exists()
+    except OSError:
+        return True
+
+
 async def upgrade(db: Database, *, anew: bool = False) -> str:
     """Bring the schema to this program's version, which is returned, and try again what is quarantined: the new
     version may take it. Raises DatabaseError."""
@@ -154,7 +172,8 @@ def keys(account: AccountSettings) -> tuple[str, str]:
     if account.api_key is None or account.api_secret is None:
         missing = "SDX_API_KEY" if account.api_key is None else "SDX_API_SECRET"
         raise ConfigError(
-            f"{missing}: not set for account '{account.name}'; set it or {missing}_FILE, to a key that only reads"
+            f"{missing}: not set for account '{account.name}' ({config.looked_at()}); set it or {missing}_FILE, to a "
+            "key that only reads"
         )
     return account.api_key.get_secret_value(), account.api_secret.get_secret_value()
 
@@ -566,7 +585,12 @@ async def _mirror_all(settings: Settings, *, adopt_key: bool) -> None:
     accounts = settings.all_accounts()
     async with database(settings) as db:
         await ready(db)
-        log.info("service started", accounts=[account.name for account in accounts], embedded=db.embedded)
+        log.info(
+            "service started",
+            accounts=[account.name for account in accounts],
+            embedded=db.embedded,
+            see="sdx-ledger status",
+        )
         budget = Budget(settings.weight_per_minute)
         if len(accounts) == 1:
             await keep_running(settings, accounts[0], db, budget=budget, adopt_key=adopt_key, alone=True)
@@ -637,7 +661,7 @@ async def verify_all(
     reports: list[verify.Report] = []
     async with postgres.reading(db.writer_url, application="sdx-ledger verify") as conn:
         await postgres.check_schema(conn)
-        for name in await verify.accounts(conn, account):
+        for name in await accounts.named(conn, account):
             head = await heads.read(conn, settings.data_dir, name)
             report = await verify.verify(conn, name, now_ms=clock.now_ms(), head=head, strict=strict)
             if against_venue:
@@ -670,7 +694,7 @@ async def replay_all(db: Database, account: str | None, *, swap: bool) -> list[r
             for _ in range(3)
         ]
         await postgres.check_schema(reader)
-        names = await verify.accounts(reader, account)
+        names = await accounts.named(reader, account)
         await stack.enter_async_context(replay.scratch(writer))
         return [await replay.replay(reader, writer, holder, name, swap=swap) for name in names]
 

@@ -31,7 +31,7 @@ from ledger import __version__, app, config, demo, doctor, log, verify
 from ledger.config import Settings
 from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
-from ledger.errors import ConfigError, LedgerError
+from ledger.errors import ConfigError, LedgerError, NoLedger, VenueError
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
 from ledger.output import console, moment, table
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from ledger import replay
 
 INTERRUPTED = 130
+MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]!![/]", "failed": "[red]NO[/]", "skipped": "-"}
+NOTHING_YET = "no account is mirrored here yet; start one with: sdx-ledger run"
 
 cli = typer.Typer(
     name="sdx-ledger",
@@ -76,10 +78,14 @@ account_cli = typer.Typer(
 )
 cli.add_typer(account_cli, name="account")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object with a `schema` field.")]
+FLAG = ""
+"""What help shows of the value of an option that takes none."""
+Json = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object with a `schema` field.")]
+Query = Callable[[Any], Coroutine[Any, Any, list[dict[str, Any]]]]
 OneAccount = Annotated[str | None, typer.Option("--account", help="Only this account; all if left out.")]
 AdoptKey = Annotated[
-    bool, typer.Option("--adopt-key", help="Accept an API key that cannot be recognised as this account's.")
+    bool,
+    typer.Option("--adopt-key", metavar=FLAG, help="Accept an API key that cannot be recognised as this account's."),
 ]
 
 
@@ -91,6 +97,9 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         cli()
+    except NoLedger as error:
+        typer.echo(f"sdx-ledger: {NOTHING_YET}", err=True)
+        sys.exit(error.exit_code)
     except LedgerError as error:
         typer.echo(f"sdx-ledger: {error}", err=True)
         sys.exit(error.exit_code)
@@ -99,12 +108,42 @@ def main() -> None:
 
 
 def settings(**flags: object) -> Settings:
-    """Settings with logging set up: what every command starts with."""
-    loaded = config.load(**flags)
+    """Settings with logging set up: what a command that works starts with."""
+    return _with_logging(config.load(**flags))
+
+
+def quiet_settings() -> Settings:
+    """``settings`` for a command that looks: unless asked for more it logs what is wrong alone, in lines for people."""
+    loaded = config.load()
+    chosen = loaded.model_fields_set
+    quiet: dict[str, object] = {} if "log_level" in chosen else {"log_level": "warning"}
+    return _with_logging(
+        loaded.model_copy(update=quiet | ({} if "log_format" in chosen else {"log_format": "console"}))
+    )
+
+
+def _with_logging(loaded: Settings) -> Settings:
     log.setup(loaded.log_level, loaded.log_format, loaded.secrets())
     for note in loaded.notes():
         structlog.get_logger(__name__).warning(note)
     return loaded
+
+
+def listed(loaded: Settings, account: str | None, query: Query) -> list[dict[str, Any]] | None:
+    """What a query of the views finds, of one account or of all; None where nothing was ever mirrored."""
+    rows: list[dict[str, Any]] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with app.existing_database(loaded) as db, postgres.reading(db.reader_url) as conn:
+            await postgres.check_schema(conn)
+            await accounts.named(conn, account)
+            rows.extend(await query(conn))
+
+    try:
+        finish(work)
+    except NoLedger:
+        return None
+    return rows
 
 
 def until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> bool:
@@ -139,7 +178,8 @@ def _version(wanted: bool) -> None:
 @cli.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool,
+        typer.Option("--version", metavar=FLAG, callback=_version, is_eager=True, help="Print the version and leave."),
     ] = False,
 ) -> None:
     """Keeps a durable, provable copy of SPACEDEX spot accounts in PostgreSQL."""
@@ -163,6 +203,7 @@ def reconcile_once(
     loaded = settings()
     since_ms = parse_time(since, "--since") if since else None
     names = tuple(spoken_name(name, "--symbol") for name in symbol or ())
+    refused: list[str] = []
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
@@ -177,8 +218,16 @@ def reconcile_once(
                     )
                     for text in outcome.stuck:
                         typer.echo(f"{mirror.name}: {text}", err=True)
+                    async with postgres.reading(db.reader_url) as conn:
+                        held = await explain.discrepancies(conn, mirror.name, settled=False)
+                    for row in held:
+                        if row["kind"] == "symbol_refused" and row["symbol"] in names:
+                            refused.append(row["symbol"])
+                            typer.echo(f"{mirror.name}: --symbol {row['symbol']}: {row['actual']}", err=True)
 
     finish(work)
+    if refused:
+        raise typer.Exit(VenueError.exit_code)
 
 
 def finish(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> None:
@@ -259,15 +308,7 @@ class progress_bar:
 @cli.command()
 def status(as_json: Json = False) -> None:
     """Health of every account: mode, live or not, open gaps, frames, last error, weight used."""
-    loaded = settings()
-    rows: list[dict[str, Any]] = []
-
-    async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
-            await postgres.check_schema(conn)
-            rows.extend(await reads.status(conn))
-
-    finish(work)
+    rows = listed(quiet_settings(), None, reads.status) or []
     if as_json:
         print_json("sdx-ledger/status/1", accounts=rows)
     else:
@@ -277,7 +318,7 @@ def status(as_json: Json = False) -> None:
 def print_status(rows: list[dict[str, Any]]) -> None:
     """One block per account, for a person."""
     if not rows:
-        typer.echo("no account is mirrored here yet; start one with: sdx-ledger run")
+        typer.echo(NOTHING_YET)
     for row in rows:
         shown = table("", "", title=f"account {row['account']}", show_header=False, title_justify="left")
         through = row["complete_through_ms"]
@@ -322,7 +363,7 @@ def not_live(row: dict[str, Any]) -> str:
 @cli.command("doctor")
 def doctor_command(as_json: Json = False) -> None:
     """Check key, clock, venue, database and disk; say what to do about what is wrong."""
-    loaded = settings()
+    loaded = quiet_settings()
     findings: list[doctor.Finding] = []
 
     async def work(_stop: asyncio.Event) -> None:
@@ -334,8 +375,7 @@ def doctor_command(as_json: Json = False) -> None:
     else:
         shown = table("", "what", "found", "what to do")
         for finding in findings:
-            mark = {"ok": "[green]ok[/]", "warning": "[yellow]!![/]", "failed": "[red]NO[/]"}[finding.verdict]
-            shown.add_row(mark, finding.what, finding.found, finding.advice)
+            shown.add_row(MARKS[finding.verdict], finding.what, finding.found, finding.advice)
         console().print(shown)
     raise typer.Exit(doctor.exit_code(findings))
 
@@ -343,18 +383,21 @@ def doctor_command(as_json: Json = False) -> None:
 @cli.command("verify")
 def verify_command(
     against_venue: Annotated[
-        bool, typer.Option("--against-venue", help="Ask the venue too; nothing is written, here or there.")
+        bool,
+        typer.Option("--against-venue", metavar=FLAG, help="Ask the venue too; nothing is written, here or there."),
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Executions known to be missing count too.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", metavar=FLAG, help="Executions known to be missing count too.")
+    ] = False,
     account: OneAccount = None,
     as_json: Json = False,
 ) -> None:
     """Check every invariant of the mirror: 0 all hold, 1 one does not."""
-    loaded = settings()
+    loaded = quiet_settings()
     reports: list[verify.Report] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db:
+        async with app.existing_database(loaded) as db:
             reports.extend(await app.verify_all(loaded, db, account, strict=strict, against_venue=against_venue))
 
     finish(work)
@@ -386,17 +429,17 @@ def print_verdicts(report: verify.Report) -> None:
 @cli.command("replay")
 def replay_command(
     swap: Annotated[
-        bool, typer.Option("--swap", help="Make the live rows what the journal says, where they differ.")
+        bool, typer.Option("--swap", metavar=FLAG, help="Make the live rows what the journal says, where they differ.")
     ] = False,
     account: OneAccount = None,
     as_json: Json = False,
 ) -> None:
     """Rebuild orders, fills, balances and transfers from the journal and compare: 0 identical, 1 they differ."""
-    loaded = settings()
+    loaded = quiet_settings()
     results: list[replay.Result] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db:
+        async with app.existing_database(loaded) as db:
             results.extend(await app.replay_all(db, account, swap=swap))
 
     finish(work)
@@ -447,21 +490,22 @@ def export_command(
     since: Annotated[str, typer.Option("--from", help="First instant, a date or time in UTC.")],
     until: Annotated[str, typer.Option("--to", help="First instant no longer included.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write; standard output if left out.")
+        Path | None, typer.Option("-o", "--output", help="File to write; standard output if left out, or -.")
     ] = None,
     account: Annotated[str | None, typer.Option(help="Account to export; SDX_ACCOUNT if left out.")] = None,
 ) -> None:
     """Write fills, orders or balances as CSV: exact decimals, the same bytes for the same range."""
-    loaded = settings()
+    loaded = quiet_settings()
     if form not in FORMATS:
         raise typer.BadParameter(f"expected one of {', '.join(FORMATS)}, got '{form}'", param_hint="FORMAT")
     from_ms, to_ms = parse_time(since, "--from"), parse_time(until, "--to")
     if from_ms >= to_ms:
-        raise typer.BadParameter("--from must be before --to", param_hint="--from")
+        raise typer.BadParameter(f"expected a time before --to ({until}), got {since}", param_hint="--from")
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
+        async with app.existing_database(loaded) as db, postgres.reading(db.reader_url) as conn:
             await postgres.check_schema(conn)
+            await accounts.named(conn, account or loaded.account, said_by="--account" if account else "SDX_ACCOUNT")
             done = await export(conn, form, account or loaded.account, from_ms, to_ms, output, sys.stdout.buffer)
         typer.echo(f"{done.rows} rows, {done.bytes} bytes, sha256 {done.sha256}", err=True)
 
@@ -470,7 +514,7 @@ def export_command(
 
 @cli.command("sandbox")
 def sandbox_command(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8470,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")] = 8470,
     seed: Annotated[int, typer.Option(help="The same seed trades the same.")] = 1,
     dialect: Annotated[str, typer.Option(help="documented, orders_quote, mixed or full.")] = "documented",
     faults: Annotated[
@@ -480,11 +524,13 @@ def sandbox_command(
         Path | None,
         typer.Option(help="File the market and its key live in over restarts; without it each start is a new market."),
     ] = None,
-    rate: Annotated[float, typer.Option(help="Trading actions per second.")] = 5.0,
+    rate: Annotated[float, typer.Option(min=0, help="Trading actions per second.")] = 5.0,
     history: Annotated[int, typer.Option(min=0, help="Past orders to begin with, over 13 symbols.")] = 0,
     history_days: Annotated[int, typer.Option(min=1, help="Days over which the past orders are spread.")] = 90,
-    weight: Annotated[int, typer.Option("--weight-per-minute", help="REST weight it allows per minute.")] = 1200,
-    child: Annotated[bool, typer.Option("--child", hidden=True, help="End when standard input ends.")] = False,
+    weight: Annotated[int, typer.Option("--weight-per-minute", min=1, help="REST weight it allows per minute.")] = 1200,
+    child: Annotated[
+        bool, typer.Option("--child", metavar=FLAG, hidden=True, help="End when standard input ends.")
+    ] = False,
 ) -> None:
     """A venue to try things on: the documented API with a seeded market and scripted faults."""
     settings()
@@ -539,22 +585,16 @@ def demo_command(
 
 @discrepancy_cli.command("list")
 def discrepancy_list(
-    settled: Annotated[bool, typer.Option("--all", help="Those that are settled as well.")] = False,
+    settled: Annotated[bool, typer.Option("--all", metavar=FLAG, help="Those that are settled as well.")] = False,
     account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
     as_json: Json = False,
 ) -> None:
     """List what does not fit, the newest first; at most 10,000."""
-    loaded = settings()
-    rows: list[dict[str, Any]] = []
-
-    async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
-            await postgres.check_schema(conn)
-            rows.extend(await explain.discrepancies(conn, account, settled=settled))
-
-    finish(work)
+    rows = listed(quiet_settings(), account, lambda conn: explain.discrepancies(conn, account, settled=settled))
     if as_json:
-        print_json("sdx-ledger/discrepancies/1", discrepancies=rows)
+        print_json("sdx-ledger/discrepancies/1", discrepancies=rows or [])
+    elif rows is None:
+        typer.echo(NOTHING_YET)
     elif not rows:
         typer.echo("nothing to settle" if not settled else "none so far")
     else:
@@ -583,15 +623,16 @@ def discrepancy_resolve(
 
     --as accepted: what was refused or could not be read stays unknown, and coverage need not wait for it any more.
     """
-    loaded = settings()
+    loaded = quiet_settings()
     if meaning not in decisions.MEANINGS:
         expected = f"expected one of {', '.join(decisions.MEANINGS)}, got '{meaning}'"
         raise typer.BadParameter(expected, param_hint="--as")
     done: list[Decision] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.writer_url, writes=True) as conn:
+        async with app.existing_database(loaded) as db, postgres.reading(db.writer_url, writes=True) as conn:
             await postgres.check_schema(conn)
+            await accounts.named(conn, account or loaded.account, said_by="--account" if account else "SDX_ACCOUNT")
             done.append(
                 await explain.decide(
                     conn,
@@ -616,21 +657,14 @@ def discrepancy_resolve(
 @quarantine_cli.command("list")
 def quarantine_list(account: OneAccount = None, as_json: Json = False) -> None:
     """List what is kept and not in the rows yet, the newest first; at most 10,000."""
-    loaded = settings()
-    rows: list[dict[str, Any]] = []
-
-    async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
-            await postgres.check_schema(conn)
-            rows.extend(await quarantine.listed(conn, account, at_most=explain.SHOWN_MAX))
-
-    finish(work)
+    limit = explain.SHOWN_MAX
+    rows = listed(quiet_settings(), account, lambda conn: quarantine.listed(conn, account, at_most=limit))
     if as_json:
-        print_json("sdx-ledger/quarantine/1", quarantine=rows)
+        print_json("sdx-ledger/quarantine/1", quarantine=rows or [])
         return
     if not rows:
-        typer.echo("nothing is quarantined")
-    for row in rows:
+        typer.echo(NOTHING_YET if rows is None else "nothing is quarantined")
+    for row in rows or []:
         received = f"received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
         typer.echo(
             f"{row['account']} {row['seq']}  {row['source']} {row['kind']}  {received}, tried {row['tries']} times"
@@ -641,14 +675,14 @@ def quarantine_list(account: OneAccount = None, as_json: Json = False) -> None:
 @quarantine_cli.command("retry")
 def quarantine_retry(account: OneAccount = None, as_json: Json = False) -> None:
     """Apply again what is quarantined: 0 nothing is left, 1 some was refused again."""
-    loaded = settings()
+    loaded = quiet_settings()
     done: list[Retried] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db:
+        async with app.existing_database(loaded) as db:
             async with postgres.reading(db.writer_url) as conn:
                 await postgres.check_schema(conn)
-                await verify.accounts(conn, account)
+                await accounts.named(conn, account)
             done.extend(await app.retry_quarantined(db.writer_url, account))
 
     finish(work)
@@ -667,20 +701,12 @@ def quarantine_retry(account: OneAccount = None, as_json: Json = False) -> None:
 @account_cli.command("list")
 def account_list(as_json: Json = False) -> None:
     """List the accounts of this database, each with the venue it belongs to."""
-    loaded = settings()
-    rows: list[dict[str, Any]] = []
-
-    async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.reader_url) as conn:
-            await postgres.check_schema(conn)
-            rows.extend(await accounts.accounts(conn))
-
-    finish(work)
+    rows = listed(quiet_settings(), None, accounts.accounts) or []
     if as_json:
         print_json("sdx-ledger/accounts/1", accounts=rows)
         return
     if not rows:
-        typer.echo("no account is mirrored here yet; start one with: sdx-ledger run")
+        typer.echo(NOTHING_YET)
         return
     shown = table("account", "venue", "journal rows", "since (UTC)", "mirrored by")
     for row in rows:
@@ -693,11 +719,11 @@ def account_list(as_json: Json = False) -> None:
 @account_cli.command("forget")
 def account_forget(name: Annotated[str, typer.Argument(metavar="NAME", help="As `account list` shows it.")]) -> None:
     """Make the name of an account free again of which the journal holds nothing; what is recorded is never removed."""
-    loaded = settings()
+    loaded = quiet_settings()
     found: list[bool] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.database(loaded) as db, postgres.reading(db.owner_url, writes=True) as conn:
+        async with app.existing_database(loaded) as db, postgres.reading(db.owner_url, writes=True) as conn:
             await postgres.check_schema(conn)
             found.append(await accounts.forget(conn, name))
 
@@ -718,7 +744,7 @@ def user_name() -> str:
 @db_cli.command("upgrade")
 def db_upgrade() -> None:
     """Bring the schema to this program's version; run it with a URL that owns the schema."""
-    loaded = settings()
+    loaded = quiet_settings()
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
@@ -734,13 +760,13 @@ Role = Annotated[str, typer.Option("--as", help="Role on the embedded server: sd
 @db_cli.command("url")
 def db_url(role: Role = embedded.READER) -> None:
     """Print the URL of the database the service uses (the embedded server's while it runs)."""
-    typer.echo(database_url(settings(), role))
+    typer.echo(database_url(quiet_settings(), role))
 
 
 @db_cli.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def db_psql(context: typer.Context, role: Role = embedded.READER) -> None:
     """Open psql on the database; further arguments go to psql, e.g. -c 'SELECT * FROM ledger_v1.fills'."""
-    url = database_url(settings(), role)
+    url = database_url(quiet_settings(), role)
     binary = pg_binaries.find_psql()
     os.execv(binary, [str(binary), url, *context.args])  # noqa: S606 - hand the terminal over to psql
 
@@ -748,7 +774,7 @@ def db_psql(context: typer.Context, role: Role = embedded.READER) -> None:
 @db_cli.command("stop")
 def db_stop() -> None:
     """Stop an embedded server that was left running."""
-    loaded = settings()
+    loaded = quiet_settings()
     stopped = asyncio.run(embedded.stop_running(loaded.data_dir))
     typer.echo("stopped" if stopped else "no embedded server is running")
 

@@ -136,6 +136,8 @@ def _venue_url(secure: str, plain: str) -> Callable[[object], object]:
             raise ValueError("expected a URL without a user name or password in it")
         if parts.scheme not in (secure, plain) or not host or parts.query or parts.fragment:
             raise ValueError(f"expected a URL such as {secure}://host, got {value!r}")
+        if parts.path.strip("/"):
+            raise ValueError(f"expected a URL without a path, such as {parts.scheme}://{parts.netloc}, got {value!r}")
         if parts.scheme == plain and not _is_loopback(host):
             raise ValueError(f"expected {secure}:// ({plain}:// only to this machine), got {value!r}")
         return str(value).rstrip("/")
@@ -320,6 +322,14 @@ def load(**flags: object) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigError(_sentence(error)) from None
+
+
+def looked_at() -> str:
+    """Where settings were looked for besides the environment, in words."""
+    found = [name for name in (".env", TOML) if Path(name).is_file()]
+    if not found:
+        return f"there is no .env and no {TOML} in {Path.cwd()}"
+    return f"{' and '.join(found)} in {Path.cwd()} {'was' if len(found) == 1 else 'were'} read"
 
 
 def _passwords(url: str) -> set[str]:

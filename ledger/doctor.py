@@ -6,14 +6,25 @@ Each check is tried whatever the others found; none of them changes anything at 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from ledger import app
 from ledger.config import AccountSettings, Settings
 from ledger.db import code
-from ledger.errors import ConfigError, DatabaseError, KeyRefused, LedgerError, VenueError, VenueRefused
+from ledger.errors import (
+    ConfigError,
+    DatabaseError,
+    KeyRefused,
+    LedgerError,
+    NoLedger,
+    VenueError,
+    VenueRefused,
+    VenueUnreachable,
+)
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.stream.lease import key_in
 from ledger.venue import capabilities, requests, rest_pages
@@ -37,7 +48,7 @@ class Finding:
     """One check: what was looked at, what was found, and what to do (empty when all is well)."""
 
     what: str
-    verdict: Literal["ok", "warning", "failed"]
+    verdict: Literal["ok", "warning", "failed", "skipped"]
     found: str
     advice: str = ""
     exit_code: int = 0
@@ -78,12 +89,23 @@ async def _venue(settings: Settings, account: AccountSettings) -> list[Finding]:
             (f"{name}: listen key", lambda: _listen_key(name, http)),
             (f"{name}: recovery", lambda: _recovery(name, http, clock, account)),
         ]
-        return [await _tried(what, check) for what, check in checks]
+        findings: list[Finding] = []
+        for what, check in checks:
+            try:
+                findings.append(await _tried(what, check))
+            except VenueUnreachable as error:
+                asked = [Finding(what, "failed", str(error), "check the address and this machine's network", 4)]
+                left = [one for one, _ in checks[len(findings) + 1 :]]
+                return findings + asked + [Finding(one, "skipped", "not asked") for one in left]
+        return findings
 
 
 async def _tried(what: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+    """What a check found. Raises VenueUnreachable: where nothing answers the other checks find no more."""
     try:
         return await check()
+    except VenueUnreachable:
+        raise
     except KeyRefused as error:
         return Finding(what, "failed", str(error), "check SDX_API_KEY and SDX_API_SECRET, and the key's IP list", 3)
     except VenueError as error:
@@ -136,6 +158,14 @@ async def _recovery(name: str, http: VenueHttp, clock: Clock, account: AccountSe
 
 
 async def _database(settings: Settings) -> list[Finding]:
+    if settings.database_url is None and not app.has_cluster(settings):
+        # Whether PostgreSQL can run here is tried elsewhere: who only looks leaves no data folder behind.
+        with tempfile.TemporaryDirectory(prefix="sdx-ledger-doctor-") as folder:
+            return await _database_of(settings.model_copy(update={"data_dir": Path(folder) / "data"}))
+    return await _database_of(settings)
+
+
+async def _database_of(settings: Settings) -> list[Finding]:
     try:
         async with app.database(settings) as db, postgres.reading(db.reader_url) as conn:
             version = await conn.fetchval("SELECT current_setting('server_version')")
@@ -143,9 +173,9 @@ async def _database(settings: Settings) -> list[Finding]:
             finding = Finding("database", "ok", f"PostgreSQL {version} ({where}), durable settings")
             try:
                 await postgres.check_schema(conn)
+            except NoLedger:
+                return [Finding("database", "ok", f"PostgreSQL {version} ({where}), empty: `run` makes the schema")]
             except DatabaseError as error:
-                if await postgres.installed_revision(conn) is None:
-                    return [Finding("database", "ok", f"PostgreSQL {version} ({where}), empty: `run` makes the schema")]
                 return [finding, Finding("schema", "failed", str(error), "run: sdx-ledger db upgrade", 5)]
             return [finding, Finding("schema", "ok", f"version {code.NEWEST}")]
     except LedgerError as error:

@@ -1,14 +1,17 @@
 """Every error the program raises on purpose, drawn as a tree.
 
 LedgerError
+├── UsageError               an argument cannot be used as it is given, exit 2
 ├── ConfigError              a setting or credential is wrong: stop at start, exit 3
 ├── VenueError               the venue did not do what was asked, exit 4
 │   ├── UnreadableFrame      a payload could not be understood: keep it, count it, go on
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
+│   │   └── VenueUnreachable nothing answers at the venue's address
 │   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
 │   ├── UnreadableAnswer     an answer stays unreadable as a whole: kept, asked again later, everything else goes on
 │   └── KeyRefused           -2014, -2015, 401 to what every key may ask: a person must look; exit 3
 ├── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
+│   └── NoLedger             there is no schema of ours yet: nothing was ever mirrored here
 └── Fenced                   another process leads this account now: stop writing, stand by
 
 A message says what happened, got against expected, and what to do.
@@ -21,6 +24,12 @@ class LedgerError(Exception):
     """Base of every error raised on purpose. ``exit_code`` is what the command line exits with."""
 
     exit_code = 1
+
+
+class UsageError(LedgerError):
+    """An argument cannot be used as it is given: a file that cannot be written, a port that is taken."""
+
+    exit_code = 2
 
 
 class ConfigError(LedgerError):
@@ -47,6 +56,10 @@ class VenueBusy(VenueError):
         self.retry_after_s = retry_after_s
 
 
+class VenueUnreachable(VenueBusy):
+    """Nothing answers at the venue's address. The message names the address and the setting it came from."""
+
+
 class VenueRefused(VenueError):
     """The venue answered with an error of its own: HTTP ``status``, numeric ``code`` (None when it gave none)."""
 
@@ -71,6 +84,10 @@ class DatabaseError(LedgerError):
     """PostgreSQL is missing, too old, of another schema version, or away."""
 
     exit_code = 5
+
+
+class NoLedger(DatabaseError):
+    """There is no schema of ours: nothing was ever mirrored here."""
 
 
 class Fenced(LedgerError):

@@ -22,6 +22,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
@@ -44,6 +45,8 @@ _NAMED = re.compile(
 )
 _IN_PATH = re.compile(r"(/ws/|[?&]streams=)[^\s\"'&?#/\\]+")
 _SECRET_NAMES = frozenset({"signature", "listenkey", "listen_key", "api_key", "api_secret", "password", "secret"})
+_INSTANTS_MS = (1_000_000_000_000, 10_000_000_000_000)
+"""From 2001 to 2286; what is shorter is a duration."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -132,6 +135,7 @@ def setup(level: str = "info", format: str = "auto", secrets: Iterable[str] = ()
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _times_in_words,
         _mask_by_name,
     ]
     structlog.configure(
@@ -178,6 +182,14 @@ def _mask_by_name(_logger: WrappedLogger, _method: str, event: EventDict) -> Eve
     for name in event:
         if name.lower() in _SECRET_NAMES:
             event[name] = MASK
+    return event
+
+
+def _times_in_words(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Beside each instant in ms since 1970 the same one as people read it, in UTC."""
+    for name, value in list(event.items()):
+        if name.endswith("_ms") and isinstance(value, int) and _INSTANTS_MS[0] <= value < _INSTANTS_MS[1]:
+            event.setdefault(name.removesuffix("_ms"), f"{datetime.fromtimestamp(value // 1000, UTC):%FT%T}Z")
     return event
 
 

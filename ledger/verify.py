@@ -16,7 +16,7 @@ from typing import Any
 
 from ledger.db import reads
 from ledger.db.reads import OrderKey
-from ledger.errors import ConfigError, KeyRefused, UnreadableFrame, VenueBusy, VenueRefused
+from ledger.errors import KeyRefused, UnreadableFrame, VenueBusy, VenueRefused
 from ledger.facts.types import Fill, Order, Snapshot
 from ledger.reconcile import check as balances
 from ledger.venue import requests, rest_pages
@@ -94,18 +94,6 @@ def checks() -> tuple[Check, ...]:
         Check(title[2], title[3], text[title.end() : end].strip().rstrip(";"), title[1] is not None)
         for title, end in zip(titles, ends, strict=True)
     )
-
-
-async def accounts(conn: Any, name: str | None) -> list[str]:
-    """The account of that name, or all. Raises ConfigError when it is not mirrored here."""
-    rows = await conn.fetch("SELECT account FROM ledger.accounts ORDER BY account")
-    known = [row["account"] for row in rows]
-    if name is None:
-        return known
-    if name not in known:
-        there = ", ".join(known) or "none"
-        raise ConfigError(f"--account: account '{name}' is not mirrored in this database; there is: {there}")
-    return [name]
 
 
 async def verify(conn: Any, account: str, *, now_ms: int, head: Head | None, strict: bool = False) -> Report:

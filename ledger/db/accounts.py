@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger.errors import LedgerError
+from ledger.errors import ConfigError, LedgerError
 
 
 async def accounts(conn: Any) -> list[dict[str, Any]]:
@@ -21,6 +21,18 @@ async def accounts(conn: Any) -> list[dict[str, Any]]:
         """
     )
     return [dict(row) for row in rows]
+
+
+async def named(conn: Any, name: str | None, *, said_by: str = "--account") -> list[str]:
+    """The account of that name, or all. Raises ConfigError, naming what said it, when it is not mirrored here."""
+    rows = await conn.fetch("SELECT account FROM ledger.accounts ORDER BY account")
+    known = [row["account"] for row in rows]
+    if name is None:
+        return known
+    if name not in known:
+        there = ", ".join(known) or "none"
+        raise ConfigError(f"{said_by}: account '{name}' is not mirrored in this database; there is: {there}")
+    return [name]
 
 
 async def forget(conn: Any, account: str) -> bool:

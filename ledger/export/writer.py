@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, UsageError
 from ledger.export.csv_files import FORMATS
 
 EXPORT_MAX_S = 6 * 3600.0
@@ -96,7 +96,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except (ConnectionError, TimeoutError):
         raise  # the database's, and no word about the file
     except OSError as error:
-        raise ConfigError(
+        raise UsageError(
             f"export: cannot write {path}: {error.strerror or error}; name a file in a folder you may write to"
         ) from None
 
@@ -109,7 +109,7 @@ def _refuse_unfit(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
-        raise ConfigError(f"export: expected the name of a file, got {path}, which is {kind}; use - for stdout")
+        raise UsageError(f"export: expected the name of a file, got {path}, which is {kind}; use - for stdout")
 
 
 def _sync_folder(folder: Path) -> None:

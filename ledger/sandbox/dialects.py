@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, UsageError
 from ledger.sandbox.books import PAIRS, ZERO, Books, Event, Fill, Movement, Order, Position, Report, text
 from ledger.sandbox.market import MAKER_FEE, TAKER_FEE
 
@@ -45,7 +45,7 @@ DIALECTS = {
 def dialect_named(name: str, *, position_clock: bool = True) -> Dialect:
     """The dialect of that name. Raises ConfigError when there is none, or it always has a position clock."""
     if name not in DIALECTS:
-        raise ConfigError(f"The sandbox has no dialect {name!r}; it speaks {', '.join(DIALECTS)}. Choose one of these.")
+        raise UsageError(f"The sandbox has no dialect {name!r}; it speaks {', '.join(DIALECTS)}. Choose one of these.")
     if position_clock:
         return DIALECTS[name]
     if name != "documented":

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import shlex
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, UsageError
 from ledger.sandbox import faults, nonsense
 from ledger.sandbox.books import Books, Event, Movement, Order, Position
 from ledger.sandbox.dialects import dialect_named, event_json, listen_key_expired_json
@@ -52,7 +53,7 @@ class Sandbox:
     ``rate`` is actions per second once started; 0 trades by ``step`` alone. ``history`` orders are made up before the
     start, spread over ``history_days``, ``burst`` of them within one millisecond. With ``window_only`` a history call
     must bound its window on both sides. ``state``: the past the market has, in place of ``seed`` and history, and where
-    what happens from now on is kept. Raises ConfigError for a dialect that does not exist.
+    what happens from now on is kept. Raises UsageError for a dialect that does not exist.
     """
 
     def __init__(
@@ -507,7 +508,8 @@ async def serve(
     """Run the sandbox until cancelled; ``say`` (stdout) gets how to point a mirror at it, once it listens.
 
     ``state_path``: the file its market lives in over restarts, key included; without it each is a new market with a key
-    of its own. Raises ConfigError for an unknown dialect, an unreadable script or state, or a port that is taken.
+    of its own. Raises UsageError for an unknown dialect or a port that is taken, ConfigError for a script or state that
+    cannot be read.
     """
     script = faults.read_script(faults_path) if faults_path else ()
     dialect_named(dialect, position_clock=position_clock)
@@ -527,7 +529,7 @@ async def serve(
         await sandbox.start(port)
     except OSError as taken:
         state.close()
-        raise ConfigError(f"The sandbox cannot listen on port {port}: {taken}. Choose another port.") from None
+        raise UsageError(f"The sandbox cannot listen on port {port}: {_reason(taken)}. Choose another port.") from None
     try:
         (say or _print)(how_to_connect(sandbox, state_path))
         await asyncio.Event().wait()
@@ -560,3 +562,8 @@ def how_to_connect(sandbox: Sandbox, state_path: Path | None = None) -> str:
         f"export SDX_API_KEY={sandbox.api_key}\n"
         f"export SDX_API_SECRET={sandbox.api_secret}\n"
     )
+
+
+def _reason(error: OSError) -> str:
+    """The system's word: what asyncio wraps around it says the address once more."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -108,6 +108,13 @@ def _earlier(one_ms: int | None, other_ms: int | None) -> int | None:
     return min((ms for ms in (one_ms, other_ms) if ms is not None), default=None)
 
 
+def _what_of(is_new: bool, from_ms: int | None, until_ms: int | None) -> str:
+    """What the log says of a gap that was written down."""
+    if is_new:
+        return "first load: history is read over REST" if from_ms is None else "gap opened"
+    return "outage goes on" if until_ms is None else "outage is over"
+
+
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
@@ -465,9 +472,11 @@ class Consumer:
                 await self._writer.run(lambda conn: coverage.stream_down(conn, self._account, fence=self._fence))
             else:
                 gap = await self._writer.run(partial(self._open_gap, due=due))
+                # Nothing was missed before the first start: what is loaded then is no outage.
+                is_loss = gap.is_new and gap.from_ms is not None
                 log.log(
-                    logging.WARNING if gap.is_new else logging.DEBUG if gap.until_ms is None else logging.INFO,
-                    "gap opened" if gap.is_new else "outage goes on" if gap.until_ms is None else "outage is over",
+                    logging.WARNING if is_loss else logging.INFO if gap.until_ms or gap.is_new else logging.DEBUG,
+                    _what_of(gap.is_new, gap.from_ms, gap.until_ms),
                     account=self._account,
                     gap=gap.gap_id,
                     cause=gap.cause,

@@ -228,8 +228,7 @@ def key_in(body: bytes) -> str:
     # "." and ".." would name another path of the address than a key.
     if not isinstance(key, str) or not re.fullmatch(r"(?!\.{1,2}$)[A-Za-z0-9._~=+-]{1,512}", key):
         raise VenueRefused(
-            f"POST /api/v1/userDataStream: expected a listen key, got no listen key in the answer{said(told)}; "
-            "trying again later",
+            f"POST /api/v1/userDataStream: expected a listen key, got no listen key in the answer{said(told)}",
             status=200,
             code=None,
         )

@@ -24,7 +24,7 @@ import httpx
 import msgspec
 import structlog
 
-from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused
+from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused, VenueUnreachable
 from ledger.venue import capabilities, rest_pages
 from ledger.venue.reading import LAST_MS
 from ledger.venue.requests import Request, Security, server_time
@@ -33,6 +33,7 @@ from ledger.wire import tls
 from ledger.wire.budget import Budget, backoff_s, told_wait_s, used_weight
 from ledger.wire.clock import Clock
 from ledger.wire.offset import Reading, Source
+from ledger.wire.reach import why
 
 log = structlog.get_logger(__name__)
 
@@ -247,7 +248,7 @@ class VenueHttp:
         answer = await self._exchange(server_time())
         venue_ms = _told_time_ms(answer)
         if venue_ms is None:
-            raise VenueBusy("the venue told no time, neither in its answer nor as Date; trying again later")
+            raise VenueBusy("the venue told no time, neither in its answer nor as Date")
         date_ms = _date_ms(answer)
         self._date_ahead_ms = 0 if date_ms is None else date_ms - venue_ms
         return self._reading(answer, venue_ms, "date" if venue_ms == date_ms else "time")
@@ -341,7 +342,8 @@ class VenueHttp:
         except TimeoutError:
             problem = f"no whole answer within {CALL_TIMEOUT_S:.0f} s"
         except httpx.ConnectError as error:
-            problem = f"cannot connect: {error}"
+            where = f"cannot reach {self._base_url} (SDX_REST_URL)"
+            raise VenueUnreachable(f"{where}: {why(error)}") from None
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             # Their texts may hold the URL or a header.
             problem = f"no whole answer ({type(error).__name__})"
@@ -350,7 +352,7 @@ class VenueHttp:
         except _Garbled as error:
             problem = str(error)
         if problem:
-            raise VenueBusy(f"{_name(request)}: {problem}; trying again later")
+            raise VenueBusy(f"{_name(request)}: {problem}")
         # Another answer may have set the clock right meanwhile: both times are told by the clock of now.
         answered_ms = self._clock.venue_now_ms()
         elapsed_ms = round((self._clock.monotonic_s() - started_s) * 1000)
@@ -495,7 +497,7 @@ def _judge(request: Request, answer: Answer, clean: Callable[[str], str]) -> Ven
             code=code,
         )
     if status >= 500 or status == 408 or code in _VENUE_BUSY:
-        return VenueBusy(f"{said}; trying again later", told_wait_s(status, answer.headers, "", answer.answered_ms))
+        return VenueBusy(f"{said}", told_wait_s(status, answer.headers, "", answer.answered_ms))
     if code is not None or status in _NOT_THERE:
         return VenueRefused(said, status=status, code=code)
     if status == 200 and _is_json(answer.body):
@@ -504,8 +506,8 @@ def _judge(request: Request, answer: Answer, clean: Callable[[str], str]) -> Ven
     # A list that is empty is [], one that is null is not known.
     got = "null" if answer.body.strip() == b"null" else f"{len(answer.body)} bytes of {kind}"
     if got == "null" and status == 200:
-        return VenueBusy(f"{name}: expected a list or an object, got null (HTTP 200); trying again later")
-    return VenueBusy(f"{name}: expected HTTP 200 with JSON, got HTTP {status} with {got}; trying again later")
+        return VenueBusy(f"{name}: expected a list or an object, got null (HTTP 200)")
+    return VenueBusy(f"{name}: expected HTTP 200 with JSON, got HTTP {status} with {got}")
 
 
 def _denied(request: Request, said: str, status: int, code: int | None) -> VenueRefused:

@@ -18,7 +18,8 @@ import structlog
 
 from ledger.db import code, coverage, refusals
 from ledger.db.apply import Applied
-from ledger.errors import DatabaseError, Fenced, WentBack
+from ledger.errors import DatabaseError, Fenced, NoLedger, WentBack
+from ledger.wire.reach import place, why
 from ledger.wire.tip import Tip
 
 T = TypeVar("T")
@@ -309,7 +310,8 @@ async def reading(url: str, *, application: str = "sdx-ledger read", writes: boo
         conn = await connect(url, application=application, writes=writes)
     except (*AWAY, asyncpg.PostgresError) as error:
         raise DatabaseError(
-            f"cannot connect to the database: {in_words(error)}; check SDX_DATABASE_URL, or that the service runs"
+            f"cannot connect to the database at {place(url)}: {_no_connection(error)}; check SDX_DATABASE_URL, or that "
+            "the server runs"
         ) from None
     try:
         yield conn
@@ -317,6 +319,12 @@ async def reading(url: str, *, application: str = "sdx-ledger read", writes: boo
         raise DatabaseError(f"the database failed while it was read: {in_words(error)}") from None
     finally:
         await conn.close()
+
+
+def _no_connection(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return "no answer in time" if isinstance(error, TimeoutError) else why(error)
+    return in_words(error)
 
 
 async def installed_revision(conn: Any) -> str | None:
@@ -333,12 +341,13 @@ async def check_schema(conn: Any) -> None:
     found = await installed_revision(conn)
     wanted = code.NEWEST
     if found is None:
-        raise DatabaseError("the database holds no ledger yet; run: sdx-ledger db upgrade")
+        raise NoLedger("the database holds no ledger yet; run: sdx-ledger db upgrade")
     await refuse_newer(conn)
-    if found != wanted or await conn.fetchval(code.INSTALLED_DIGEST) != code.digest():
+    if found != wanted:
+        raise DatabaseError(f"schema {found} is older than this program ({wanted}); run: sdx-ledger db upgrade")
+    if await conn.fetchval(code.INSTALLED_DIGEST) != code.digest():
         raise DatabaseError(
-            f"the database has schema {found}, this program wants {wanted} with its own functions; "
-            "run: sdx-ledger db upgrade"
+            f"schema {found} is this program's, but its functions are of another build; run: sdx-ledger db upgrade"
         )
 
 

@@ -23,10 +23,11 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import Event
 
-from ledger.errors import ConfigError, LedgerError, VenueBusy, VenueError, VenueRefused
+from ledger.errors import ConfigError, LedgerError, VenueBusy, VenueError, VenueRefused, VenueUnreachable
 from ledger.wire import tls
 from ledger.wire.budget import told_wait_s
 from ledger.wire.clock import Clock
+from ledger.wire.reach import why
 
 BUFFER_MAX_BYTES = 64 * 1024 * 1024
 BATCH_MAX_BYTES = 8 * 1024 * 1024
@@ -402,14 +403,14 @@ def _refusal(error: Exception, origin: str, venue_now_ms: int) -> VenueError | C
         headers = {name.lower(): value for name, value in error.response.headers.raw_items()}
         wait_s = told_wait_s(status, headers, "", venue_now_ms)
         if status >= 500 or status in (408, 418, 429):
-            return VenueBusy(f"stream {origin}: not now (HTTP {status}); connecting again later", wait_s)
+            return VenueBusy(f"stream {origin}: not now (HTTP {status})", wait_s)
         hint = "redirected, not followed; check SDX_STREAM_URL" if 300 <= status < 400 else "not let in"
         return VenueRefused(f"stream {origin}: {hint} (HTTP {status})", status=status, code=None)
     if isinstance(error, TimeoutError):
-        return VenueBusy(f"stream {origin}: no answer in time; connecting again later")
-    # Texts of the system name host and port at most; those of the library may repeat what was sent.
-    what = str(error) if isinstance(error, OSError) else type(error).__name__
-    return VenueBusy(f"stream {origin}: cannot connect: {what}; connecting again later")
+        return VenueBusy(f"stream {origin}: no answer in time")
+    # Texts of the library may repeat what was sent.
+    what = why(error) if isinstance(error, OSError) else type(error).__name__
+    return VenueUnreachable(f"cannot reach {origin} (SDX_STREAM_URL): {what}")
 
 
 def _cause(closed: ConnectionClosed) -> str:

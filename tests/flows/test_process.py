@@ -184,7 +184,11 @@ async def test_a_service_waits_for_a_venue_that_is_away_and_says_so(programs: Be
     await service.says("stream cannot be opened now")
 
     assert await one(conn, "SELECT live FROM ledger_v1.coverage") is False
-    await says(conn, "(SELECT last_error LIKE '%cannot connect%' FROM ledger.venue_state)", "the error is kept")
+    await says(
+        conn,
+        "(SELECT last_error LIKE 'cannot reach %: connection refused' FROM ledger.venue_state)",
+        "the error is kept",
+    )
     assert await service.stopped(signal.SIGTERM, STOP_WITHIN_S) == 0
 
 

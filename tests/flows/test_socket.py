@@ -16,7 +16,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 
-from ledger.errors import ConfigError, VenueBusy, VenueRefused
+from ledger.errors import ConfigError, VenueBusy, VenueRefused, VenueUnreachable
 from ledger.wire.clock import Clock, ManualClock
 from ledger.wire.socket import (
     BATCH_MAX_BYTES,
@@ -573,9 +573,10 @@ async def test_something_that_is_no_websocket_is_tried_again(answer: bytes) -> N
 async def test_nobody_there_is_busy() -> None:
     async with ScriptedHttp() as server:
         url = _ws(server)
-    with pytest.raises(VenueBusy, match="cannot connect") as caught:
+    with pytest.raises(VenueUnreachable) as caught:
         await connected(url, FrameBuffer())
 
+    assert str(caught.value) == f"cannot reach ws{server.url.removeprefix('http')} (SDX_STREAM_URL): connection refused"
     _tells_no_secret(caught.value)
 
 

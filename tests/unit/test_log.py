@@ -232,3 +232,14 @@ def test_a_program_without_stderr_works() -> None:
         assert process.stdout is not None
         assert process.stdout.read() == "done\n"
         assert process.wait(30) == 0
+
+
+def test_an_instant_stands_beside_its_milliseconds_as_people_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    log.setup("info", "json")
+    structlog.get_logger("x").info("gap opened", from_ms=1_795_974_529_333, until_ms=None, wait_ms=250)
+    log.flush()
+
+    said = json.loads(capsys.readouterr().err)
+    assert (said["from_ms"], said["from"]) == (1_795_974_529_333, "2026-11-29T17:48:49Z")
+    assert "until" not in said
+    assert "wait" not in said

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, UsageError
 from ledger.sandbox.books import (
     EXACT,
     OPENING,
@@ -362,7 +362,7 @@ def test_order_objects_have_the_ten_documented_fields_and_what_the_dialect_adds(
 
 
 def test_an_unknown_dialect_is_named_with_those_that_exist() -> None:
-    with pytest.raises(ConfigError, match="no dialect 'klingon'; it speaks documented, orders_quote, mixed, full"):
+    with pytest.raises(UsageError, match="no dialect 'klingon'; it speaks documented, orders_quote, mixed, full"):
         dialect_named("klingon")
     with pytest.raises(ConfigError, match="only 'documented'"):
         dialect_named("full", position_clock=False)
