@@ -27,14 +27,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from ledger import __version__, app, config, demo, doctor, log, verify
+from ledger import __version__, advice, app, config, demo, doctor, health, log, verify
 from ledger.config import Settings
 from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
 from ledger.errors import ConfigError, LedgerError, NoLedger, VenueError
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
-from ledger.output import console, moment, table
+from ledger.output import console, spoken_times, table
 from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
@@ -306,13 +306,35 @@ class progress_bar:
 
 
 @cli.command()
-def status(as_json: Json = False) -> None:
-    """Health of every account: mode, live or not, open gaps, frames, last error, weight used."""
-    rows = listed(quiet_settings(), None, reads.status) or []
+def status(
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", metavar=FLAG, help="One line for a monitor: 0 mirrored, live, not behind; 1 with the reason."
+        ),
+    ] = False,
+    max_lag: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help=f"Seconds that --check lets coverage trail; {health.MAX_LAG_S}, or what SDX_REST_LAG_S needs."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Health of every account: who mirrors it, live or not, age of the last frame, coverage, gaps, last error."""
+    loaded = quiet_settings()
+    rows = listed(loaded, None, reads.status) or []
+    lag_s = max_lag if max_lag is not None else max(health.MAX_LAG_S, 2 * loaded.rest_lag_s)
+    is_well, line = health.checked(rows, max_lag_s=lag_s)
     if as_json:
-        print_json("sdx-ledger/status/1", accounts=rows)
+        verdict = {"well": is_well, "reason": line} if check else {}
+        print_json("sdx-ledger/status/1", accounts=[health.derived(row) for row in rows], **verdict)
+    elif check:
+        typer.echo(line)
     else:
         print_status(rows)
+    if check and not is_well:
+        raise typer.Exit(1)
 
 
 def print_status(rows: list[dict[str, Any]]) -> None:
@@ -321,43 +343,9 @@ def print_status(rows: list[dict[str, Any]]) -> None:
         typer.echo(NOTHING_YET)
     for row in rows:
         shown = table("", "", title=f"account {row['account']}", show_header=False, title_justify="left")
-        through = row["complete_through_ms"]
-        shown.add_row("venue", row["rest_origin"] or "none has accepted the key yet")
-        led = f"{row['leader']}, since {row['led_since']:%Y-%m-%d %H:%M:%S} UTC" if row["led"] else "NOBODY"
-        shown.add_row("mirrored by", led)
-        if row["paused_error"]:
-            since = f"since {row['paused_since']:%Y-%m-%d %H:%M:%S} UTC: {row['paused_error']}"
-            shown.add_row("PAUSED", escape(since))
-        shown.add_row("recovery mode", row["mode"] or "not probed yet")
-        shown.add_row("live", "yes" if row["live"] else not_live(row))
-        shown.add_row("complete through", moment(through) if through else "nothing yet")
-        shown.add_row("gaps", f"{row['open_gaps']} open of {row['gaps']}")
-        if row["coverage_holes"]:
-            oldest = moment(row["oldest_hole_ms"]) if row["oldest_hole_ms"] else "the beginning"
-            shown.add_row("coverage holes", f"{row['coverage_holes']}, the oldest from {oldest}; see discrepancy list")
-        if row["markets_known"] is not None:
-            shown.add_row("markets walked", f"{row['markets_walked']} of {row['markets_known']}")
-        shown.add_row("frames seen", f"{row['frames_seen']}, {row['unreadable_frames']} unreadable")
-        if row["last_problem"]:
-            shown.add_row("last unreadable", row["last_problem"])
-        shown.add_row("missing executions", f"on {row['missing_executions']} orders")
-        shown.add_row("provisional fills", str(row["provisional_fills"]))
-        shown.add_row("orders to check", str(row["order_checks"]))
-        if row["unknown_statuses"]:
-            shown.add_row("unknown statuses", f"on {row['unknown_statuses']} orders")
-        shown.add_row("discrepancies open", str(row["open_discrepancies"]))
-        shown.add_row("weight used", "-" if row["weight_used"] is None else f"{row['weight_used']} in the last minute")
-        if row["last_error"]:
-            shown.add_row("last error", f"{row['last_error']} ({row['last_error_at']:%Y-%m-%d %H:%M:%S} UTC)")
+        for name, text in health.lines(row):
+            shown.add_row(f"[bold]{name}[/]", escape(text))
         console().print(shown)
-
-
-def not_live(row: dict[str, Any]) -> str:
-    """That nothing is live, since when and why, as far as it is known."""
-    if row["outage_since"] is None:
-        return "NO"
-    since = f"NO socket since {row['outage_since']:%Y-%m-%d %H:%M:%S} UTC ({row['outage_cause']}), REST alone is asked"
-    return f"{since}; {row['stream_error']}" if row["stream_error"] else since
 
 
 @cli.command("doctor")
@@ -389,6 +377,9 @@ def verify_command(
     strict: Annotated[
         bool, typer.Option("--strict", metavar=FLAG, help="Executions known to be missing count too.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", metavar=FLAG, help="Every check, not only those that are broken.")
+    ] = False,
     account: OneAccount = None,
     as_json: Json = False,
 ) -> None:
@@ -405,25 +396,30 @@ def verify_command(
         print_json("sdx-ledger/verify/1", holds=all(report.holds for report in reports), accounts=plain(reports))
     else:
         for report in reports:
-            print_verdicts(report)
+            print_verdicts(report, whole=verbose)
     raise typer.Exit(0 if all(report.holds for report in reports) else 1)
 
 
-def print_verdicts(report: verify.Report) -> None:
-    """A table of checks with the first rows that break them, and one sentence."""
-    shown = table("", "check", "what must hold", "rows", title=f"account {report.account}", title_justify="left")
+def print_verdicts(report: verify.Report, *, whole: bool) -> None:
+    """One sentence; before it the checks that are broken, with their first rows, or the ``whole`` table."""
+    shown = table("", "check", "what must hold", "rows that break it", title=f"account {report.account}")
+    shown.title_justify = "left"
     for verdict in report.verdicts:
+        if verdict.holds and not whole:
+            continue
         told = [verdict.meaning, *(f"[bold]{escape(row.key)}[/]: {escape(row.found)}" for row in verdict.first)]
         if verdict.count > len(verdict.first):
             told.append(f"… and {verdict.count - len(verdict.first)} more")
         if verdict.note:
             told.append(f"[dim]{escape(verdict.note)}[/]")
-        mark = "[green]ok[/]" if verdict.holds else "[red]NO[/]"
-        shown.add_row(mark, verdict.name, "\n".join(told), str(verdict.count))
-    console().print(shown)
+        count = str(verdict.count) if verdict.count else ""
+        shown.add_row(MARKS["ok" if verdict.holds else "failed"], verdict.name, "\n".join(told), count)
+    if shown.row_count:
+        console().print(shown)
     broken = [verdict.name for verdict in report.verdicts if not verdict.holds]
     what = f"{', '.join(broken)} broken" if broken else f"all {len(report.verdicts)} checks hold"
-    typer.echo(f"{report.account}: {what}, at journal row {report.head_seq}.")
+    missing = f"; executions are missing on {report.missing_executions} orders" if report.missing_executions else ""
+    typer.echo(f"{report.account}: {what}, at journal row {report.head_seq}{missing}.")
 
 
 @cli.command("replay")
@@ -602,14 +598,20 @@ def discrepancy_list(
 
 
 def print_discrepancies(rows: list[dict[str, Any]]) -> None:
-    """A few lines each, for a person; amounts are never cut short."""
+    """A few lines each, for a person: what it is, what it means, what to do; amounts are never cut short."""
     for row in rows:
         amount = "" if row["residual"] is None else f"  {row['residual']:+f}"
         typer.echo(f"{row['account']} {row['discrepancy_id']}  {row['kind']}  {row['subject']}{amount}")
+        meaning, next_step = advice.about(row)
+        typer.echo(f"    {meaning}")
+        for name, text in (("expected", row["expected"]), ("actual", row["actual"])):
+            if text:
+                typer.echo(f"    {name:<9} {spoken_times(text)}")
         typer.echo(f"    since     {row['opened_at']:%Y-%m-%d %H:%M:%S} UTC, journal row {row['evidence_seq']}")
-        for name in ("expected", "actual", "resolution"):
-            if row[name]:
-                typer.echo(f"    {name:<9} {row[name]}")
+        if row["resolved_at"] is None:
+            typer.echo(f"    next      {next_step}")
+        else:
+            typer.echo(f"    settled   {row['resolved_at']:%Y-%m-%d %H:%M:%S} UTC: {row['resolution']}")
 
 
 @discrepancy_cli.command("resolve")

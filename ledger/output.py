@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,4 +33,10 @@ def moment(ms: int) -> str:
     """ms since 1970 as UTC text; a number where no calendar here goes that far."""
     if ms >= LAST_MS:
         return f"{ms} ms since 1970, which is no time: a clock was wrong"
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")
+    whole, thousandths = divmod(ms, 1000)
+    return f"{datetime.fromtimestamp(whole, UTC):%F %T}.{thousandths:03d} UTC"
+
+
+def spoken_times(text: str) -> str:
+    """The text with each instant in it, ms since 1970 after "at", "from" or "since", as UTC; all else stays."""
+    return re.sub(r"\b(at|from|since) (1\d{12})\b", lambda found: f"{found[1]} {moment(int(found[2]))}", text)

@@ -78,6 +78,8 @@ class Report:
     account: str
     head_seq: int
     verdicts: tuple[Verdict, ...]
+    missing_executions: int = 0
+    """Orders of which the venue executed more than the fills tell: known, and no broken check."""
 
     @property
     def holds(self) -> bool:
@@ -105,7 +107,8 @@ async def verify(conn: Any, account: str, *, now_ms: int, head: Head | None, str
         head_seq = await conn.fetchval("SELECT head_seq FROM ledger.accounts WHERE account = $1", account)
         verdicts = [await _run(conn, one, account, now_ms) for one in checks() if strict or not one.strict]
         verdicts.append(await _head_is_kept(conn, account, head_seq, head))
-    return Report(account, head_seq, tuple(verdicts))
+        missing = await conn.fetchval("SELECT count(*) FROM ledger_v1.missing_executions WHERE account = $1", account)
+    return Report(account, head_seq, tuple(verdicts), missing)
 
 
 async def _run(conn: Any, one: Check, account: str, now_ms: int) -> Verdict:

@@ -361,11 +361,13 @@ async def knows_any_order(conn: Any, account: str, keys: Sequence[OrderKey]) -> 
 async def status(conn: Any) -> list[dict[str, Any]]:
     """One row per account: health, gaps and counts, as ``status`` shows them.
 
-    ``markets_walked`` of ``markets_known`` are through with every open gap; null while none is open.
+    ``last_frame_at`` looks at the newest 10,000 journal rows. ``markets_walked`` of ``markets_known`` are through with
+    every open gap; null while none is open.
     """
     rows = await conn.fetch(
         """
-        SELECT a.account, a.rest_origin, l.host IS NOT NULL AS led, l.host AS leader, l.taken_at AS led_since,
+        SELECT a.account, ledger.clock() AS asked_at, a.rest_origin,
+               l.host IS NOT NULL AS led, l.host AS leader, l.taken_at AS led_since,
                v.mode, c.live, c.complete_from_ms, c.complete_through_ms,
                a.stream_frames AS frames_seen, a.unreadable_frames, a.head_seq,
                (SELECT count(*) FROM ledger.gaps g WHERE g.account = a.account AND g.closed_at IS NULL) AS open_gaps,
@@ -386,7 +388,9 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                 WHERE c.account = a.account AND c.reason = 'unknown_status') AS unknown_statuses,
                v.weight_used, v.blocked_until_ms, v.last_error, v.last_error_at, v.paused_error, v.paused_since,
                (SELECT i.problem FROM ledger.inbox i WHERE i.account = a.account AND i.problem IS NOT NULL
-                AND i.source = 'stream' AND i.problem NOT LIKE 'remark: %' ORDER BY i.seq DESC LIMIT 1) AS last_problem
+                AND i.source = 'stream' AND i.problem NOT LIKE 'remark: %' ORDER BY i.seq DESC LIMIT 1) AS last_problem,
+               (SELECT i.received_at FROM ledger.inbox i WHERE i.account = a.account AND i.source = 'stream'
+                AND i.seq > a.head_seq - 10000 ORDER BY i.seq DESC LIMIT 1) AS last_frame_at
         FROM ledger.accounts a
         LEFT JOIN ledger_v1.coverage c ON c.account = a.account AND c.symbol = '*'
         LEFT JOIN ledger.venue_state v ON v.account = a.account

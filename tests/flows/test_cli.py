@@ -432,7 +432,7 @@ async def test_reconcile_alone_brings_the_account_and_status_and_export_show_it(
 
     code, out, _ = await programs.done("status", settings={"COLUMNS": "200"})
     assert code == 0
-    assert "0 open of 1" in out
+    assert "0 open, 1 in all" in out
     assert "trades" in out
 
     await exports_are_the_fills(programs, conn, tmp_path)

@@ -145,7 +145,8 @@ async def test_a_market_that_the_venue_does_not_know_is_named(programs: Bench) -
 
     assert (code, out.count("\n")) == (4, 1)
     assert err.splitlines()[-1] == (
-        "main: --symbol btc/usdt: GET /api/v1/allOrders btc/usdt: the venue says 'Invalid symbol.' (HTTP 400, code -1121)"
+        "main: --symbol btc/usdt: GET /api/v1/allOrders btc/usdt: the venue says 'Invalid symbol.' "
+        "(HTTP 400, code -1121)"
     )
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from ledger.db.accounts import named
 from ledger.db.coverage import close_gap, open_gap
 from ledger.errors import ConfigError, LedgerError
 from ledger.facts.types import Doubt, Exact, Transfer
-from ledger.verify import SHOWN_MAX, Report, accounts, checks, verify
+from ledger.verify import SHOWN_MAX, Report, checks, verify
 from ledger.wire import heads
 from ledger.wire.heads import Head
 from tests.histories import ACCOUNT, ORDER_ID, SYMBOL, T_MS, Session, fill, held, known, order, rest, snapshot
@@ -212,10 +213,10 @@ async def test_all_offending_rows_are_counted_and_the_first_are_shown(told: Any)
 
 async def test_an_account_is_checked_by_name_and_an_unknown_one_is_refused(told: Any) -> None:
     await known(told, "other")
-    assert await accounts(told, None) == [ACCOUNT, "other"]
-    assert await accounts(told, "other") == ["other"]
+    assert await named(told, None) == [ACCOUNT, "other"]
+    assert await named(told, "other") == ["other"]
     with pytest.raises(ConfigError, match="account 'nobody' is not mirrored in this database; there is: main, other"):
-        await accounts(told, "nobody")
+        await named(told, "nobody")
     assert (await verify(told, "other", now_ms=NOW_MS, head=None)).holds
 
 
