@@ -17,10 +17,8 @@ from typing import Any
 from pydantic import SecretStr
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from ledger import app
+from ledger import app, screen
 from ledger.config import Settings
 from ledger.db import reads
 from ledger.errors import LedgerError
@@ -99,7 +97,7 @@ async def venue(dialect: str, seed: int) -> AsyncIterator[Venue]:
     """Start one sandbox venue on a free port and stop it at the end. Raises LedgerError if it does not come up."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "ledger", "sandbox", "--port", "0", "--seed", str(seed)),
+        *("-P", "-m", "ledger", "sandbox", "--port", "0", "--seed", str(seed)),
         *("--dialect", dialect, "--rate", str(ACTIONS_PER_S), "--weight-per-minute", str(WEIGHT_PER_MINUTE * 2)),
         "--child",  # its end of this pipe tells it when the demo is gone, also after a kill
         stdin=asyncio.subprocess.PIPE,
@@ -179,7 +177,7 @@ async def watch(console: Console, reader: Any, venues: list[Venue], stop: asynci
                 await asyncio.gather(*(cut(one) for one in venues))
             rows = await reads.status(reader)
             if console.is_terminal:
-                live.update(await _view(reader, rows, seen, note), refresh=True)
+                live.update(await _view(console, reader, rows, seen, note), refresh=True)
             seen.update({row["account"]: row["frames_seen"] for row in rows})
             try:
                 await asyncio.wait_for(stop.wait(), REFRESH_S)
@@ -207,75 +205,55 @@ async def settle_and_prove(console: Console, reader: Any, venues: list[Venue]) -
         if all(proof.holds for proof in proofs) or loop.time() >= deadline_s:
             break
         await asyncio.sleep(REFRESH_S)
-    console.print(_proof_table(proofs))
+    table = proof_block(proofs).table(console.width)
+    table.title_style, table.caption = "italic", CAPTION
+    console.print(table)
     for proof in proofs:
         for difference in proof.differences[:20]:
             console.print(f"[red]{proof.dialect}[/]: {difference}")
     return all(proof.holds for proof in proofs)
 
 
-def _proof_table(proofs: list[Proof]) -> Table:
-    table = Table(title="mirror and venue", caption=CAPTION)
-    table.add_column("dialect")
-    for name in ("orders", "fills", "at venue", "missing on", "balances", "gaps", "closed"):
-        table.add_column(name, justify="right")
-    table.add_column("mirror = venue")
-    for proof in proofs:
-        table.add_row(
-            proof.dialect,
-            str(proof.orders),
-            str(proof.fills),
-            str(proof.venue_fills),
-            f"{proof.missing} orders",
-            str(proof.balances),
-            str(proof.gaps_opened),
-            str(proof.gaps_closed),
-            "[green]yes[/]" if proof.holds else "[red]NO[/]",
-        )
-    return table
+def proof_block(proofs: list[Proof]) -> screen.Block:
+    """The comparison as a table; on a narrow terminal its headers fold."""
+    columns = ("dialect", "orders", "fills", "at venue", "missing on", "balances", "gaps", "closed", "mirror = venue")
+    return screen.Block(
+        "mirror and venue",
+        columns,
+        tuple(
+            (
+                proof.dialect,
+                str(proof.orders),
+                str(proof.fills),
+                str(proof.venue_fills),
+                f"{proof.missing} orders",
+                str(proof.balances),
+                str(proof.gaps_opened),
+                str(proof.gaps_closed),
+                "yes" if proof.holds else "NO",
+            )
+            for proof in proofs
+        ),
+        drop=("balances", "gaps"),
+        numbers=columns[1:8],
+    )
 
 
-async def _view(reader: Any, rows: list[dict[str, Any]], seen: dict[str, int], note: str) -> Group:
-    """Everything on one screen: the accounts, and the shown account's balances, open orders, fills and gaps."""
-    accounts = Table("account", "mode", "live", "frames", "frames/s", "missing on", "gaps open", "gaps", title=note)
-    for row in rows:
-        rate = row["frames_seen"] - seen.get(row["account"], row["frames_seen"])
-        accounts.add_row(
-            row["account"],
-            row["mode"] or "…",
-            "[green]yes[/]" if row["live"] else "[red]no[/]",
-            str(row["frames_seen"]),
-            str(rate),
-            f"{row['missing_executions']} orders",
-            str(row["open_gaps"]),
-            str(row["gaps"]),
-        )
-    balances = Table("asset", "free", "locked", title=f"balances of {SHOWN}")
-    for row in await reader.fetch("SELECT * FROM ledger_v1.balances WHERE account = $1 ORDER BY asset", SHOWN):
-        balances.add_row(row["asset"], f"{row['free']:f}", f"{row['locked']:f}")
-    orders = Table("symbol", "order", "side", "price", "executed", "of", "status", title="open orders")
-    for row in await reader.fetch(
+async def _view(console: Console, reader: Any, rows: list[dict[str, Any]], seen: dict[str, int], note: str) -> Group:
+    """Everything on one screen: the accounts, and the shown account's balances, open orders and fills."""
+    held = await reader.fetch("SELECT * FROM ledger_v1.balances WHERE account = $1 ORDER BY asset", SHOWN)
+    open_orders = await reader.fetch(
         "SELECT * FROM ledger_v1.orders WHERE account = $1 AND status IN ('NEW', 'PARTIALLY_FILLED')"
         " ORDER BY updated_ms DESC LIMIT 6",
         SHOWN,
-    ):
-        orders.add_row(
-            *(_text(row[n]) for n in ("symbol", "order_id", "side", "price", "executed_qty", "orig_qty", "status"))
-        )
-    fills = Table("time (UTC)", "symbol", "side", "qty", "price", "fee", "", "source", title="last fills")
-    for row in await reader.fetch(
+    )
+    last_fills = await reader.fetch(
         "SELECT * FROM ledger_v1.fills WHERE account = $1 ORDER BY executed_ms DESC, seq DESC LIMIT 8", SHOWN
-    ):
-        fills.add_row(
-            f"{row['executed_at']:%H:%M:%S}.{row['executed_ms'] % 1000:03d}",
-            *(_text(row[n]) for n in ("symbol", "side", "qty", "price", "fee", "fee_asset", "source")),
-        )
-    side = Table.grid(padding=(0, 2))
-    side.add_row(balances, Group(orders, fills))
-    return Group(accounts, side, Text("Ctrl-C ends the demo", style="dim"))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, str | int) else f"{value:f}"
+    )
+    return screen.whole(
+        console.width,
+        console.height,
+        screen.accounts(rows, seen, note),
+        screen.balances(SHOWN, held),
+        (screen.orders(open_orders), screen.fills(last_fills)),
+    )
