@@ -138,6 +138,8 @@ class Applied:
     repeated: bool
     digest: bytes | None = None
     """Digest of the journal up to ``last_seq``; None while it is empty."""
+    covered_ms: int | None = None
+    """Up to when the stream is covered since this call (venue clock); None: it said nothing of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,7 @@ async def apply(conn: Any, batch: Batch, *, fence: int | None = None) -> Applied
         row["others_changed"],
         row["repeated"],
         row["digest"],
+        batch.header[-1] or None,
     )
 
 

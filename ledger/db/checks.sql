@@ -18,12 +18,24 @@ ORDER BY 3;
 -- check chain_is_whole: No journal row was edited, removed, inserted or moved since it was written.
 SELECT 'row ' || b.seq AS key, b.problem AS found, b.seq FROM ledger.broken_chain($1) b;
 
--- check frames_are_complete: Of every stream session that was kept, each frame up to the last is there once.
-SELECT s.session_id::text AS key, s.rows || ' frames kept, ' || s.numbers || ' numbers, the last is ' || s.last AS found, s.seq
-FROM (SELECT i.session_id, count(*) AS rows, count(DISTINCT i.frame_no) AS numbers, max(i.frame_no) AS last,
-             max(i.seq) AS seq FROM ledger.inbox i
-      WHERE i.account = $1 AND i.source = 'stream' GROUP BY i.session_id) s
-WHERE s.rows <> s.last OR s.numbers <> s.last
+-- check frames_are_complete: Of every stream session that was kept, each frame up to the last is there once, but for those that a database which went back had lost.
+-- What it lost is the end of a session, unless the connection stayed: then frames of the same session came after it.
+SELECT s.session_id::text AS key, concat_ws(', ', s.rows || ' frames kept', s.numbers || ' numbers', 'the last is ' || s.last,
+                                            s.lost || ' lost when the database went back') AS found, s.seq
+FROM (SELECT n.*, (SELECT sum(l.frames) FROM (
+          SELECT DISTINCT h.before, h.after - h.before - 1 AS frames
+          FROM (SELECT (convert_from(i.raw, 'UTF8')::jsonb ->> 'found_seq')::bigint AS found_seq,
+                       (convert_from(i.raw, 'UTF8')::jsonb ->> 'lost_seq')::bigint AS lost_seq
+                FROM ledger.inbox i WHERE i.account = $1 AND i.source = 'operator' AND i.kind = 'rollback') b
+          CROSS JOIN LATERAL (SELECT coalesce(max(i.frame_no) FILTER (WHERE i.seq <= b.found_seq), 0) AS before,
+                                     min(i.frame_no) FILTER (WHERE i.seq > b.found_seq) AS after FROM ledger.inbox i
+                              WHERE i.account = $1 AND i.source = 'stream' AND i.session_id = n.session_id) h
+          WHERE h.after - h.before - 1 BETWEEN 1 AND b.lost_seq - b.found_seq) l) AS lost
+      FROM (SELECT i.session_id, count(*) AS rows, count(DISTINCT i.frame_no) AS numbers, max(i.frame_no) AS last,
+                   max(i.seq) AS seq FROM ledger.inbox i
+            WHERE i.account = $1 AND i.source = 'stream' GROUP BY i.session_id) n
+      WHERE n.rows <> n.last OR n.numbers <> n.last) s
+WHERE s.rows <> s.numbers OR s.last - s.numbers <> coalesce(s.lost, 0)
 ORDER BY s.seq;
 
 -- check frames_are_counted: The numbers of frames that status shows are those of the journal.

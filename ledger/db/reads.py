@@ -73,6 +73,20 @@ async def head(conn: Any, account: str, seq: int) -> tuple[int, str | None, str 
     return (0, None, None) if row is None else (row["head_seq"], row["newest"], row["there"])
 
 
+async def newest_held(conn: Any, account: str, ends: Sequence[tuple[int, bytes]]) -> int | None:
+    """Of these ends of the journal, each a row and the digest up to it, the newest that it has; None: it has none."""
+    found: int | None = await conn.fetchval(
+        """
+        SELECT max(b.last_seq) FROM unnest($2::bigint[], $3::bytea[]) AS u(seq, digest)
+        JOIN ledger.batches b ON b.account = $1 AND b.last_seq = u.seq AND b.digest = u.digest
+        """,
+        account,
+        [seq for seq, _ in ends],
+        [digest for _, digest in ends],
+    )
+    return found
+
+
 ROLLBACK = "rollback"
 """Kind of the journal row that says which rows a database that went back had lost."""
 

@@ -200,7 +200,7 @@ class Writer:
         before_seq = tip.seq
         result = await work(conn)
         if isinstance(result, Applied) and self._generation == tip.generation and tip.lost_by(result, before_seq):
-            await tip.replaced(conn, result)
+            await tip.replaced(conn, result, self._generation)
         return result
 
     async def _judge(self, error: Exception) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import structlog
@@ -25,6 +24,15 @@ log = structlog.get_logger(__name__)
 
 CAUSE = "database went back"
 REMEMBERED_MAX = 4096
+
+
+class _Answer(NamedTuple):
+    """An end of the journal as it was confirmed, and up to when the stream was covered then (venue clock; None: it was
+    not said)."""
+
+    seq: int
+    digest: bytes
+    covered_ms: int | None
 
 
 class Tip:
@@ -47,7 +55,9 @@ class Tip:
         self._most_seq = 0
         """The newest row there ever was: a database may go back again before the head kept outside was replaced."""
         self._looking = asyncio.Lock()
-        self._marks: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_MAX)
+        self._answers: list[_Answer] = []
+        """All of late, fewer the older they are."""
+        self._covered_ms: int | None = None
 
     def expect(self, seq: int, digest: bytes) -> None:
         """The journal had this row, as was kept outside the database."""
@@ -60,9 +70,15 @@ class Tip:
             return False
         if applied.first_seq <= before_seq:
             return True
+        self._covered_ms = applied.covered_ms or self._covered_ms
+        if self._answers and self._answers[-1].seq == applied.last_seq:
+            self._answers.pop()  # nothing was written since, but time went on
+        self._answers.append(_Answer(applied.last_seq, applied.digest, self._covered_ms))
+        if len(self._answers) > REMEMBERED_MAX:
+            half = REMEMBERED_MAX // 2
+            self._answers = self._answers[:half:2] + self._answers[half:]
         if applied.last_seq > self.seq:
             self.seq, self.digest = applied.last_seq, applied.digest
-            self._marks.append((self.seq, self._clock.monotonic_s()))
         return False
 
     async def check(self, conn: Any) -> None:
@@ -73,25 +89,34 @@ class Tip:
             seq, digest = self.seq, self.digest  # another writer's answers move them on while this one asks
             found_seq, _, there = await reads.head(conn, self._account, seq)
             if there != digest.hex():
-                await self._went_back(conn, found_seq, None)
+                live_ms = await reads.live_through_ms(conn, self._account)
+                await self._look_back(conn, found_seq, live_ms)
 
-    async def replaced(self, conn: Any, applied: Applied) -> None:
+    async def replaced(self, conn: Any, applied: Applied, generation: int) -> None:
         """An answer showed less (``lost_by``), over a connection that stayed: something in between was led elsewhere.
 
-        What was written with it may have moved coverage on already, so the gap begins by what is remembered here.
+        ``generation``: for which the work was meant; where another writer saw it first, there is nothing left to do.
         """
         async with self._looking:
-            assert applied.first_seq is not None
-            before_s = max((at_s for seq, at_s in self._marks if seq < applied.first_seq), default=None)
-            not_after_ms = 0 if before_s is None else self._clock.venue_ms_at(before_s) - self._trail_ms
-            await self._went_back(conn, applied.first_seq - 1, not_after_ms)
+            if generation == self.generation:
+                assert applied.first_seq is not None
+                await self._look_back(conn, applied.first_seq - 1, None)
 
-    async def _went_back(self, conn: Any, found_seq: int, not_after_ms: int | None) -> None:
+    async def _look_back(self, conn: Any, found_seq: int, live_ms: int | None) -> None:
+        """Find where the database left what was confirmed: what it says of itself (``found_seq``, ``live_ms``) may have
+        moved on since, by the answers of connections that stayed."""
+        held_seq = await reads.newest_held(conn, self._account, [(one.seq, one.digest) for one in self._answers])
+        held = next((one for one in reversed(self._answers) if one.seq == held_seq), None)
+        if held is not None:
+            found_seq = held.seq
+            known_ms = [ms for ms in (live_ms, held.covered_ms) if ms is not None]
+            live_ms = min(known_ms, default=None)
+        not_after_ms = 0 if live_ms is None else live_ms - int(self._rest_lag_s * 1000)
+        await self._went_back(conn, found_seq, not_after_ms)
+
+    async def _went_back(self, conn: Any, found_seq: int, not_after_ms: int) -> None:
         assert self.digest is not None
         await self._register(conn)
-        if not_after_ms is None:
-            live_ms = await reads.live_through_ms(conn, self._account)
-            not_after_ms = 0 if live_ms is None else live_ms - int(self._rest_lag_s * 1000)
         log.error(
             "the database went back: it lost journal rows it had confirmed; a gap is opened and backfilled",
             account=self._account,
@@ -118,7 +143,8 @@ class Tip:
         applied = await apply.apply(conn, batch, fence=self.fence)
         assert applied.last_seq is not None
         self.seq, self.digest = applied.last_seq, applied.digest
-        self._marks.clear()
+        self._answers.clear()
+        self._covered_ms = not_after_ms or None
         self.generation += 1
 
     @property

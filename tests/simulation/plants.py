@@ -176,7 +176,7 @@ def _gap_after_the_beat() -> AbstractContextManager[Any]:
     """The stream counts as live before the gap over the lost tail is opened."""
     went_back = Tip._went_back
 
-    async def late(self: Tip, conn: Any, found_seq: int, not_after_ms: int | None) -> None:
+    async def late(self: Tip, conn: Any, found_seq: int, not_after_ms: int) -> None:
         now_ms = self._clock.venue_now_ms()
         await conn.fetchval("SELECT ledger.beat($1, $2)", self._account, now_ms)
         await went_back(self, conn, found_seq, now_ms)
