@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from ledger import __version__, advice, app, config, demo, doctor, health, log, verify
+from ledger import __version__, advice, app, config, demo, doctor, files, health, log, verify
 from ledger.config import Settings
 from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
@@ -77,6 +77,10 @@ account_cli = typer.Typer(
     help="The accounts of this database: list them, free a name of which nothing is kept.", no_args_is_help=True
 )
 cli.add_typer(account_cli, name="account")
+deploy_cli = typer.Typer(
+    help="What a service needs beside the program: print a unit, the settings.", no_args_is_help=True
+)
+cli.add_typer(deploy_cli, name="deploy")
 
 FLAG = ""
 """What help shows of the value of an option that takes none."""
@@ -741,6 +745,18 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"user {os.getuid()}"
+
+
+@deploy_cli.command("unit")
+def deploy_unit() -> None:
+    """Print a systemd unit, to be edited: sdx-ledger deploy unit > /etc/systemd/system/sdx-ledger.service"""
+    typer.echo(files.deployed("unit"), nl=False)
+
+
+@deploy_cli.command("env")
+def deploy_env() -> None:
+    """Print every setting with its default, to be edited: sdx-ledger deploy env > .env"""
+    typer.echo(files.deployed("env"), nl=False)
 
 
 @db_cli.command("upgrade")

@@ -7,7 +7,6 @@ any upgrade.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -18,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import migrations
+from ledger import files
 from ledger.db import code
 from ledger.errors import DatabaseError
 from ledger.wire import postgres
@@ -101,7 +100,7 @@ async def downgrade(url: str, revision: str) -> None:
 
 def _alembic() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("script_location", str(files.migrations()))
     return config
 
 
