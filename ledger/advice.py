@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ledger.db.decisions import UNEXPLAINED
@@ -85,6 +86,8 @@ KINDS: dict[str, tuple[str, str]] = {
 def about(row: dict[str, Any]) -> tuple[str, str]:
     """What an open discrepancy means, and what to do next; a row of ``ledger_v1.discrepancies``."""
     meaning, next_step = KINDS.get(row["kind"], ("Something does not fit.", "look at its evidence, then: {accept}"))
-    resolve = f"sdx-ledger discrepancy resolve {row['discrepancy_id']} --account {row['account']}"
+    # What the venue calls a market must be one word of a command that is pasted.
+    account, symbol = shlex.quote(row["account"]), shlex.quote(row["symbol"] or "SYMBOL")
+    resolve = f"sdx-ledger discrepancy resolve {row['discrepancy_id']} --account {account}"
     accept = f"{resolve} --as accepted --note '…'"
-    return meaning, next_step.format(resolve=resolve, accept=accept, symbol=row["symbol"] or "SYMBOL")
+    return meaning, next_step.format(resolve=resolve, accept=accept, symbol=symbol)

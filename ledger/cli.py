@@ -8,33 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import structlog
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
-from ledger import __version__, advice, app, config, demo, doctor, files, health, log, verify
+from ledger import __version__, advice, app, config, demo, doctor, files, health, log, output, verify
 from ledger.config import Settings
 from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
-from ledger.errors import ConfigError, LedgerError, NoLedger, VenueError
+from ledger.errors import CannotWrite, ConfigError, LedgerError, NoLedger, ReaderGone, VenueError
+from ledger.escapes import escaped
 from ledger.export.csv_files import FORMATS
 from ledger.export.writer import export
-from ledger.output import console, spoken_times, table
 from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
@@ -45,7 +39,7 @@ if TYPE_CHECKING:
     from ledger import replay
 
 INTERRUPTED = 130
-MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]!![/]", "failed": "[red]NO[/]", "skipped": "-"}
+MARKS = {"ok": ("ok", "green"), "warning": ("!!", "yellow"), "failed": ("NO", "red"), "skipped": ("-", "")}
 NOTHING_YET = "no account is mirrored here yet; start one with: sdx-ledger run"
 
 cli = typer.Typer(
@@ -101,11 +95,18 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         cli()
+    except ReaderGone as error:
+        output.let_go()
+        sys.exit(error.exit_code)
+    except CannotWrite as error:
+        output.line(f"sdx-ledger: {error}", err=True)
+        output.let_go()
+        sys.exit(error.exit_code)
     except NoLedger as error:
-        typer.echo(f"sdx-ledger: {NOTHING_YET}", err=True)
+        output.line(f"sdx-ledger: {NOTHING_YET}", err=True)
         sys.exit(error.exit_code)
     except LedgerError as error:
-        typer.echo(f"sdx-ledger: {error}", err=True)
+        output.line(f"sdx-ledger: {error}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -175,7 +176,7 @@ def until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> b
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sdx-ledger {__version__}")
+        output.line(f"sdx-ledger {__version__}")
         raise typer.Exit
 
 
@@ -216,18 +217,18 @@ def reconcile_once(
                 for mirror in all_mirrors:
                     with progress_bar(mirror.name) as on_progress:
                         outcome = await mirror.heal_once(since_ms=since_ms, symbols=names, on_progress=on_progress)
-                    typer.echo(
+                    output.line(
                         f"{mirror.name}: {outcome.answers} answers, {outcome.rows} rows, "
                         f"{outcome.fills_new} new fills, {outcome.orders_changed} orders changed"
                     )
                     for text in outcome.stuck:
-                        typer.echo(f"{mirror.name}: {text}", err=True)
+                        output.line(f"{mirror.name}: {text}", err=True)
                     async with postgres.reading(db.reader_url) as conn:
                         held = await explain.discrepancies(conn, mirror.name, settled=False)
                     for row in held:
                         if row["kind"] == "symbol_refused" and row["symbol"] in names:
                             refused.append(row["symbol"])
-                            typer.echo(f"{mirror.name}: --symbol {row['symbol']}: {row['actual']}", err=True)
+                            output.line(f"{mirror.name}: --symbol {row['symbol']}: {row['actual']}", err=True)
 
     finish(work)
     if refused:
@@ -255,22 +256,19 @@ class progress_bar:
 
     def __init__(self, account: str) -> None:
         self._account = account
-        self._console = Console(stderr=True)
-        self._bar: Bar | None = None
+        self._bar: output.Progress | None = None
         self._last: Progress | None = None
         self._told_s: float | None = None
 
     def __enter__(self) -> Callable[[Progress], None]:
-        if not self._console.is_terminal:
+        if not output.err_is_terminal():
             return self._line
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[symbols]} symbols"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} pages, {task.fields[rows]} rows"),
-            TextColumn("weight {task.fields[weight]}"),
-            TextColumn("{task.fields[left]} left"),
-            console=self._console,
+        self._bar = output.progress_bar(
+            "{task.description}",
+            "{task.fields[symbols]} symbols",
+            "{task.completed:.0f}/{task.total:.0f} pages, {task.fields[rows]} rows",
+            "weight {task.fields[weight]}",
+            "{task.fields[left]} left",
         )
         self._bar.start()
         task = self._bar.add_task(self._account, total=1, symbols="0/0", rows=0, weight="-", left="?")
@@ -306,7 +304,7 @@ class progress_bar:
             "elapsed_s": round(progress.elapsed_s, 1),
             "left_s": None if progress.left_s is None else round(progress.left_s, 1),
         }
-        typer.echo(json.dumps({"account": self._account, **numbers}), err=True)
+        output.json_line({"account": self._account, **numbers}, err=True)
 
 
 @cli.command()
@@ -332,9 +330,9 @@ def status(
     is_well, line = health.checked(rows, max_lag_s=lag_s)
     if as_json:
         verdict = {"well": is_well, "reason": line} if check else {}
-        print_json("sdx-ledger/status/1", accounts=[health.derived(row) for row in rows], **verdict)
+        output.print_json("sdx-ledger/status/1", accounts=[health.derived(row) for row in rows], **verdict)
     elif check:
-        typer.echo(line)
+        output.line(line)
     else:
         print_status(rows)
     if check and not is_well:
@@ -344,12 +342,12 @@ def status(
 def print_status(rows: list[dict[str, Any]]) -> None:
     """One block per account, for a person."""
     if not rows:
-        typer.echo(NOTHING_YET)
+        output.line(NOTHING_YET)
     for row in rows:
-        shown = table("", "", title=f"account {row['account']}", show_header=False, title_justify="left")
+        shown = output.table("", "", title=f"account {row['account']}", show_header=False, title_justify="left")
         for name, text in health.lines(row):
-            shown.add_row(f"[bold]{name}[/]", escape(text))
-        console().print(shown)
+            shown.add_row(output.styled(name, "bold"), text)
+        output.show(shown)
 
 
 @cli.command("doctor")
@@ -363,13 +361,18 @@ def doctor_command(as_json: Json = False) -> None:
 
     finish(work)
     if as_json:
-        print_json("sdx-ledger/doctor/1", findings=[doctor.as_dict(finding) for finding in findings])
+        output.print_json("sdx-ledger/doctor/1", findings=[doctor.as_dict(finding) for finding in findings])
     else:
-        shown = table("", "what", "found", "what to do")
-        for finding in findings:
-            shown.add_row(MARKS[finding.verdict], finding.what, finding.found, finding.advice)
-        console().print(shown)
+        print_findings(findings)
     raise typer.Exit(doctor.exit_code(findings))
+
+
+def print_findings(findings: list[doctor.Finding]) -> None:
+    """A row per check."""
+    shown = output.table("", "what", "found", "what to do")
+    for finding in findings:
+        shown.add_row(output.styled(*MARKS[finding.verdict]), finding.what, finding.found, finding.advice)
+    output.show(shown)
 
 
 @cli.command("verify")
@@ -397,7 +400,7 @@ def verify_command(
 
     finish(work)
     if as_json:
-        print_json("sdx-ledger/verify/1", holds=all(report.holds for report in reports), accounts=plain(reports))
+        output.print_json("sdx-ledger/verify/1", holds=all(report.holds for report in reports), accounts=plain(reports))
     else:
         for report in reports:
             print_verdicts(report, whole=verbose)
@@ -406,24 +409,26 @@ def verify_command(
 
 def print_verdicts(report: verify.Report, *, whole: bool) -> None:
     """One sentence; before it the checks that are broken, with their first rows, or the ``whole`` table."""
-    shown = table("", "check", "what must hold", "rows that break it", title=f"account {report.account}")
+    shown = output.table("", "check", "what must hold", "rows that break it", title=f"account {report.account}")
     shown.title_justify = "left"
     for verdict in report.verdicts:
         if verdict.holds and not whole:
             continue
-        told = [verdict.meaning, *(f"[bold]{escape(row.key)}[/]: {escape(row.found)}" for row in verdict.first)]
+        told = [output.styled(verdict.meaning)]
+        told += [output.styled(row.key, "bold") + output.styled(f": {row.found}") for row in verdict.first]
         if verdict.count > len(verdict.first):
-            told.append(f"… and {verdict.count - len(verdict.first)} more")
+            told.append(output.styled(f"… and {verdict.count - len(verdict.first)} more"))
         if verdict.note:
-            told.append(f"[dim]{escape(verdict.note)}[/]")
+            told.append(output.styled(verdict.note, "dim"))
         count = str(verdict.count) if verdict.count else ""
-        shown.add_row(MARKS["ok" if verdict.holds else "failed"], verdict.name, "\n".join(told), count)
+        mark = MARKS["ok" if verdict.holds else "failed"]
+        shown.add_row(output.styled(*mark), verdict.name, output.stacked(*told), count)
     if shown.row_count:
-        console().print(shown)
+        output.show(shown)
     broken = [verdict.name for verdict in report.verdicts if not verdict.holds]
     what = f"{', '.join(broken)} broken" if broken else f"all {len(report.verdicts)} checks hold"
     missing = f"; executions are missing on {report.missing_executions} orders" if report.missing_executions else ""
-    typer.echo(f"{report.account}: {what}, at journal row {report.head_seq}{missing}.")
+    output.line(f"{report.account}: {what}, at journal row {report.head_seq}{missing}.")
 
 
 @cli.command("replay")
@@ -445,7 +450,7 @@ def replay_command(
     finish(work)
     identical = all(result.identical for result in results)
     if as_json:
-        print_json("sdx-ledger/replay/1", identical=identical, accounts=plain(results))
+        output.print_json("sdx-ledger/replay/1", identical=identical, accounts=plain(results))
     else:
         for result in results:
             print_replayed(result)
@@ -454,20 +459,20 @@ def replay_command(
 
 def print_replayed(result: replay.Result) -> None:
     """One line per table, the first rows that differ, and one sentence."""
-    shown = table("", "table", "rows", "only here", "only in the journal", "different", "SHA-256 of the dump")
+    shown = output.table("", "table", "rows", "only here", "only in the journal", "different", "SHA-256 of the dump")
     for one in result.tables:
-        mark = "[green]=[/]" if one.identical else "[red]≠[/]"
+        mark = output.styled(*(("=", "green") if one.identical else ("≠", "red")))
         numbers = (one.live_rows, one.only_live, one.only_replayed, one.changed)
-        digests = one.live_sha256 if one.identical else f"{one.live_sha256} here\n{one.replayed_sha256} replayed"
-        shown.add_row(mark, one.table, *(str(number) for number in numbers), digests)
-    console().print(shown)
+        told = [one.live_sha256] if one.identical else [f"{one.live_sha256} here", f"{one.replayed_sha256} replayed"]
+        shown.add_row(mark, one.table, *(str(number) for number in numbers), output.stacked(*told))
+    output.show(shown)
     for one in result.tables:
         for d in one.first:
-            typer.echo(f"{one.table} {d.key} {d.column}: {d.live} here, {d.replayed} by the journal")
+            output.line(f"{one.table} {d.key} {d.column}: {d.live} here, {d.replayed} by the journal")
     what = "identical" if result.identical else "the live rows are not what the journal says"
     if result.swap_seq is not None:
         what += f"; they were corrected, which is journal row {result.swap_seq}"
-    typer.echo(f"{result.account}: {what}, at journal row {result.through_seq}.")
+    output.line(f"{result.account}: {what}, at journal row {result.through_seq}.")
 
 
 def plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
@@ -489,7 +494,7 @@ def export_command(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}.")],
     since: Annotated[str, typer.Option("--from", help="First instant, a date or time in UTC.")],
     until: Annotated[str, typer.Option("--to", help="First instant no longer included.")],
-    output: Annotated[
+    path: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; standard output if left out, or -.")
     ] = None,
     account: Annotated[str | None, typer.Option(help="Account to export; SDX_ACCOUNT if left out.")] = None,
@@ -506,8 +511,8 @@ def export_command(
         async with app.existing_database(loaded) as db, postgres.reading(db.reader_url) as conn:
             await postgres.check_schema(conn)
             await accounts.named(conn, account or loaded.account, said_by="--account" if account else "SDX_ACCOUNT")
-            done = await export(conn, form, account or loaded.account, from_ms, to_ms, output, sys.stdout.buffer)
-        typer.echo(f"{done.rows} rows, {done.bytes} bytes, sha256 {done.sha256}", err=True)
+            done = await export(conn, form, account or loaded.account, from_ms, to_ms, path, sys.stdout.buffer)
+        output.line(f"{done.rows} rows, {done.bytes} bytes, sha256 {done.sha256}", err=True)
 
     finish(work)
 
@@ -592,11 +597,11 @@ def discrepancy_list(
     """List what does not fit, the newest first; at most 10,000."""
     rows = listed(quiet_settings(), account, lambda conn: explain.discrepancies(conn, account, settled=settled))
     if as_json:
-        print_json("sdx-ledger/discrepancies/1", discrepancies=rows or [])
+        output.print_json("sdx-ledger/discrepancies/1", discrepancies=rows or [])
     elif rows is None:
-        typer.echo(NOTHING_YET)
+        output.line(NOTHING_YET)
     elif not rows:
-        typer.echo("nothing to settle" if not settled else "none so far")
+        output.line("nothing to settle" if not settled else "none so far")
     else:
         print_discrepancies(rows)
 
@@ -605,17 +610,17 @@ def print_discrepancies(rows: list[dict[str, Any]]) -> None:
     """A few lines each, for a person: what it is, what it means, what to do; amounts are never cut short."""
     for row in rows:
         amount = "" if row["residual"] is None else f"  {row['residual']:+f}"
-        typer.echo(f"{row['account']} {row['discrepancy_id']}  {row['kind']}  {row['subject']}{amount}")
+        output.line(f"{row['account']} {row['discrepancy_id']}  {row['kind']}  {row['subject']}{amount}")
         meaning, next_step = advice.about(row)
-        typer.echo(f"    {meaning}")
+        output.line(f"    {meaning}")
         for name, text in (("expected", row["expected"]), ("actual", row["actual"])):
             if text:
-                typer.echo(f"    {name:<9} {spoken_times(text)}")
-        typer.echo(f"    since     {row['opened_at']:%Y-%m-%d %H:%M:%S} UTC, journal row {row['evidence_seq']}")
+                output.line(f"    {name:<9} {output.spoken_times(text)}")
+        output.line(f"    since     {row['opened_at']:%Y-%m-%d %H:%M:%S} UTC, journal row {row['evidence_seq']}")
         if row["resolved_at"] is None:
-            typer.echo(f"    next      {next_step}")
+            output.line(f"    next      {next_step}")
         else:
-            typer.echo(f"    settled   {row['resolved_at']:%Y-%m-%d %H:%M:%S} UTC: {row['resolution']}")
+            output.line(f"    settled   {row['resolved_at']:%Y-%m-%d %H:%M:%S} UTC: {row['resolution']}")
 
 
 @discrepancy_cli.command("resolve")
@@ -654,10 +659,10 @@ def discrepancy_resolve(
     try:
         finish(work)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="ID") from None
+        raise typer.BadParameter(escaped(str(error)), param_hint="ID") from None
     (decision,) = done
     booked = f", booked as a {meaning} of {decision.amount} {decision.subject}" if decision.is_booked else ""
-    typer.echo(f"discrepancy {discrepancy_id} is settled{booked}")
+    output.line(f"discrepancy {discrepancy_id} is settled{booked}")
 
 
 @quarantine_cli.command("list")
@@ -666,16 +671,21 @@ def quarantine_list(account: OneAccount = None, as_json: Json = False) -> None:
     limit = explain.SHOWN_MAX
     rows = listed(quiet_settings(), account, lambda conn: quarantine.listed(conn, account, at_most=limit))
     if as_json:
-        print_json("sdx-ledger/quarantine/1", quarantine=rows or [])
+        output.print_json("sdx-ledger/quarantine/1", quarantine=rows or [])
         return
     if not rows:
-        typer.echo(NOTHING_YET if rows is None else "nothing is quarantined")
-    for row in rows or []:
+        output.line(NOTHING_YET if rows is None else "nothing is quarantined")
+    print_quarantined(rows or [])
+
+
+def print_quarantined(rows: list[dict[str, Any]]) -> None:
+    """Two lines each: what it is, and why it is not in the rows."""
+    for row in rows:
         received = f"received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
-        typer.echo(
+        output.line(
             f"{row['account']} {row['seq']}  {row['source']} {row['kind']}  {received}, tried {row['tries']} times"
         )
-        typer.echo(f"    {row['problem']}")
+        output.line(f"    {row['problem']}")
 
 
 @quarantine_cli.command("retry")
@@ -694,14 +704,20 @@ def quarantine_retry(account: OneAccount = None, as_json: Json = False) -> None:
     finish(work)
     left = sum(one.applied_seq is None for one in done)
     if as_json:
-        print_json("sdx-ledger/quarantine-retry/1", left=left, rows=[asdict(one) for one in done])
+        output.print_json("sdx-ledger/quarantine-retry/1", left=left, rows=[asdict(one) for one in done])
     else:
-        for one in done:
-            added = f"{one.fills_new} new fills, {one.orders_changed} orders changed"
-            came = f"applied by journal row {one.applied_seq}: {added}" if one.problem is None else one.problem
-            typer.echo(f"{one.account} {one.seq}  {came}")
-        typer.echo(f"{len(done) - left} applied, {left} left")
+        print_retried(done)
     raise typer.Exit(1 if left else 0)
+
+
+def print_retried(done: list[Retried]) -> None:
+    """A line each, and one for all."""
+    for one in done:
+        added = f"{one.fills_new} new fills, {one.orders_changed} orders changed"
+        came = f"applied by journal row {one.applied_seq}: {added}" if one.problem is None else one.problem
+        output.line(f"{one.account} {one.seq}  {came}")
+    left = sum(one.applied_seq is None for one in done)
+    output.line(f"{len(done) - left} applied, {left} left")
 
 
 @account_cli.command("list")
@@ -709,17 +725,17 @@ def account_list(as_json: Json = False) -> None:
     """List the accounts of this database, each with the venue it belongs to."""
     rows = listed(quiet_settings(), None, accounts.accounts) or []
     if as_json:
-        print_json("sdx-ledger/accounts/1", accounts=rows)
+        output.print_json("sdx-ledger/accounts/1", accounts=rows)
         return
     if not rows:
-        typer.echo(NOTHING_YET)
+        output.line(NOTHING_YET)
         return
-    shown = table("account", "venue", "journal rows", "since (UTC)", "mirrored by")
+    shown = output.table("account", "venue", "journal rows", "since (UTC)", "mirrored by")
     for row in rows:
         venue = row["rest_origin"] or "none has accepted the key yet"
         since = f"{row['created_at']:%Y-%m-%d %H:%M:%S}"
         shown.add_row(row["account"], venue, str(row["journal_rows"]), since, row["mirrored_by"] or "nobody")
-    console().print(shown)
+    output.show(shown)
 
 
 @account_cli.command("forget")
@@ -736,7 +752,7 @@ def account_forget(name: Annotated[str, typer.Argument(metavar="NAME", help="As 
     finish(work)
     if not found[0]:
         raise typer.BadParameter(f"there is no account '{name}' here; see: sdx-ledger account list", param_hint="NAME")
-    typer.echo(f"account '{name}' is forgotten; the name is free")
+    output.line(f"account '{name}' is forgotten; the name is free")
 
 
 def user_name() -> str:
@@ -750,13 +766,13 @@ def user_name() -> str:
 @deploy_cli.command("unit")
 def deploy_unit() -> None:
     """Print a systemd unit, to be edited: sdx-ledger deploy unit > /etc/systemd/system/sdx-ledger.service"""
-    typer.echo(files.deployed("unit"), nl=False)
+    output.own_file(files.deployed("unit"))
 
 
 @deploy_cli.command("env")
 def deploy_env() -> None:
     """Print every setting with its default, to be edited: sdx-ledger deploy env > .env"""
-    typer.echo(files.deployed("env"), nl=False)
+    output.own_file(files.deployed("env"))
 
 
 @db_cli.command("upgrade")
@@ -767,7 +783,7 @@ def db_upgrade() -> None:
     async def work(_stop: asyncio.Event) -> None:
         async with app.database(loaded) as db:
             version = await app.upgrade(db, anew=True)
-        typer.echo(f"schema is at {version}")
+        output.line(f"schema is at {version}")
 
     finish(work)
 
@@ -778,7 +794,7 @@ Role = Annotated[str, typer.Option("--as", help="Role on the embedded server: sd
 @db_cli.command("url")
 def db_url(role: Role = embedded.READER) -> None:
     """Print the URL of the database the service uses (the embedded server's while it runs)."""
-    typer.echo(database_url(quiet_settings(), role))
+    output.line(database_url(quiet_settings(), role))
 
 
 @db_cli.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -794,7 +810,7 @@ def db_stop() -> None:
     """Stop an embedded server that was left running."""
     loaded = quiet_settings()
     stopped = asyncio.run(embedded.stop_running(loaded.data_dir))
-    typer.echo("stopped" if stopped else "no embedded server is running")
+    output.line("stopped" if stopped else "no embedded server is running")
 
 
 def database_url(loaded: Settings, role: str) -> str:
@@ -824,18 +840,3 @@ def spoken_name(text: str, option: str) -> str:
         return config.spoken_name(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
-
-
-def print_json(schema: str, **content: Any) -> None:
-    """One JSON object on stdout; decimals and times as text."""
-
-    def plain(value: Any) -> str:
-        if isinstance(value, Decimal):
-            return format(value, "f")
-        if isinstance(value, datetime):
-            return value.astimezone(UTC).isoformat()
-        raise TypeError(f"cannot print {type(value).__name__}")
-
-    # Where the terminal cannot show every character, JSON has an escape of its own for them.
-    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    typer.echo(json.dumps({"schema": schema, **content}, default=plain, ensure_ascii=not is_unicode))

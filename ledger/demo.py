@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from rich.console import Console, Group
-from rich.live import Live
 
-from ledger import app, screen
+from ledger import app, output, screen
 from ledger.config import Settings
 from ledger.db import reads
 from ledger.errors import LedgerError
@@ -61,19 +59,17 @@ class Venue:
 
 async def show(settings: Settings, stop: asyncio.Event, *, seconds: int | None, seed: int) -> bool:
     """Run the demo until ``stop``, or for ``seconds`` with two outages and a proof. Returns whether the proof holds."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=LINE_WIDTH)
+    console = output.console(LINE_WIDTH)
     with tempfile.TemporaryDirectory(prefix="sdx-ledger-demo-") as folder:
         async with AsyncExitStack() as stack:
-            console.print("starting four venues (one per dialect) and a PostgreSQL …")
+            output.line("starting four venues (one per dialect) and a PostgreSQL …")
             venues = [await stack.enter_async_context(venue(dialect, seed + n)) for n, dialect in enumerate(DIALECTS)]
             own = settings.model_copy(
                 update={"data_dir": Path(folder) / "data", "database_url": None, "read_database_url": None}
             )
             db = await stack.enter_async_context(app.database(own))
             await app.ready(db)
-            console.print(f"database: {db.writer_url}")
+            output.line(f"database: {db.writer_url}")
             reader = await stack.enter_async_context(postgres.reading(db.reader_url))
             running = [
                 asyncio.create_task(app.keep_running(its, its.all_accounts()[0], db))
@@ -83,7 +79,7 @@ async def show(settings: Settings, stop: asyncio.Event, *, seconds: int | None, 
                 await watch(console, reader, venues, stop, seconds)
                 if seconds is None or stop.is_set():
                     return True
-                return await settle_and_prove(console, reader, venues)
+                return await settle_and_prove(reader, venues)
             finally:
                 for one in venues:
                     one.end()  # all at once; each is waited for when its block ends
@@ -157,14 +153,16 @@ def settings_for(settings: Settings, one: Venue) -> Settings:
     )
 
 
-async def watch(console: Console, reader: Any, venues: list[Venue], stop: asyncio.Event, seconds: int | None) -> None:
+async def watch(
+    console: output.Console, reader: Any, venues: list[Venue], stop: asyncio.Event, seconds: int | None
+) -> None:
     """Show the accounts live; with ``seconds`` cut every socket after a third and after two thirds of them."""
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     outages_s = [seconds / 3, seconds * 2 / 3] if seconds else [15.0, 45.0]
     seen: dict[str, int] = {}
     note = "trading"
-    with Live(console=console, auto_refresh=False, transient=seconds is not None) as live:
+    with output.live(console, transient=seconds is not None) as live:
         while not stop.is_set():
             passed_s = loop.time() - began_s
             if seconds is not None and passed_s >= seconds:
@@ -173,7 +171,7 @@ async def watch(console: Console, reader: Any, venues: list[Venue], stop: asynci
                 outages_s.pop(0)
                 note = f"cut every connection at {passed_s:.0f} s, for {OUTAGE_S:.0f} s, while trading goes on"
                 if not console.is_terminal:
-                    console.print(note)
+                    output.line(note)
                 await asyncio.gather(*(cut(one) for one in venues))
             rows = await reads.status(reader)
             if console.is_terminal:
@@ -191,11 +189,11 @@ async def cut(one: Venue) -> None:
     await loopback.post(f"{one.rest_url}/sandbox/fault", {"do": "drop"})
 
 
-async def settle_and_prove(console: Console, reader: Any, venues: list[Venue]) -> bool:
+async def settle_and_prove(reader: Any, venues: list[Venue]) -> bool:
     """Stop trading, wait until the mirrors have caught up, and compare with the venues' own books."""
     for one in venues:
         await loopback.post(f"{one.rest_url}/sandbox/pause", {})
-    console.print("trading paused; comparing the mirrors with the venues' own books …")
+    output.line("trading paused; comparing the mirrors with the venues' own books …")
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + PROOF_WITHIN_S
     while True:
@@ -205,12 +203,12 @@ async def settle_and_prove(console: Console, reader: Any, venues: list[Venue]) -
         if all(proof.holds for proof in proofs) or loop.time() >= deadline_s:
             break
         await asyncio.sleep(REFRESH_S)
-    table = proof_block(proofs).table(console.width)
+    table = proof_block(proofs).table(output.console(LINE_WIDTH).width)
     table.title_style, table.caption = "italic", CAPTION
-    console.print(table)
+    output.show(table, width=LINE_WIDTH)
     for proof in proofs:
         for difference in proof.differences[:20]:
-            console.print(f"[red]{proof.dialect}[/]: {difference}")
+            output.line(f"{proof.dialect}: {difference}")
     return all(proof.holds for proof in proofs)
 
 
@@ -239,7 +237,9 @@ def proof_block(proofs: list[Proof]) -> screen.Block:
     )
 
 
-async def _view(console: Console, reader: Any, rows: list[dict[str, Any]], seen: dict[str, int], note: str) -> Group:
+async def _view(
+    console: output.Console, reader: Any, rows: list[dict[str, Any]], seen: dict[str, int], note: str
+) -> output.Group:
     """Everything on one screen: the accounts, and the shown account's balances, open orders and fills."""
     held = await reader.fetch("SELECT * FROM ledger_v1.balances WHERE account = $1 ORDER BY asset", SHOWN)
     open_orders = await reader.fetch(

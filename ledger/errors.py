@@ -3,6 +3,8 @@
 LedgerError
 ├── UsageError               an argument cannot be used as it is given, exit 2
 ├── ConfigError              a setting or credential is wrong: stop at start, exit 3
+├── CannotWrite              standard output or a file takes no more (a full device), exit 3
+├── ReaderGone               whoever read standard output went away: leave without a word, exit 141
 ├── VenueError               the venue did not do what was asked, exit 4
 │   ├── UnreadableFrame      a payload could not be understood: keep it, count it, go on
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
@@ -36,6 +38,18 @@ class ConfigError(LedgerError):
     """A setting or credential is wrong; the message is one sentence naming the setting."""
 
     exit_code = 3
+
+
+class CannotWrite(LedgerError):
+    """Where the output goes takes no more: the device is full."""
+
+    exit_code = 3
+
+
+class ReaderGone(LedgerError):
+    """Whoever read standard output went away, as ``head`` does: the end, without a word, as of any filter."""
+
+    exit_code = 141  # 128 + SIGPIPE
 
 
 class VenueError(LedgerError):

@@ -30,6 +30,8 @@ from urllib.parse import quote, quote_plus
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from ledger.escapes import escaped
+
 MASK = "***"
 _SHORTEST = 4  # masking every "a" would leave nothing to read; no real secret is this short
 _RUNTIME_SECRETS_MAX = 64
@@ -47,7 +49,6 @@ _IN_PATH = re.compile(r"(/ws/|[?&]streams=)[^\s\"'&?#/\\]+")
 _SECRET_NAMES = frozenset({"signature", "listenkey", "listen_key", "api_key", "api_secret", "password", "secret"})
 _INSTANTS_MS = (1_000_000_000_000, 10_000_000_000_000)
 """From 2001 to 2286; what is shorter is a duration."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class _Redactor:
@@ -167,7 +168,7 @@ def _render(console: bool) -> list[Processor]:
         return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     colors = _is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
     renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
-    return [_escape_controls, renderer]
+    return [structlog.processors.format_exc_info, _show, renderer]
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -193,11 +194,13 @@ def _times_in_words(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
-def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Text of the venue must not steer the terminal."""
+def _show(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Text of the venue must neither steer the terminal nor begin a line: those of a traceback are indented."""
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", value)
+        if name in ("exception", "stack"):
+            event[name] = "\n".join(f"  {escaped(line)}" for line in str(value).split("\n"))
+        elif isinstance(value, str):
+            event[name] = escaped(value)
     return event
 
 

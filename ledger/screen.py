@@ -15,7 +15,9 @@ from typing import Any
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
-from rich.text import Text
+
+from ledger.escapes import escaped
+from ledger.output import styled
 
 ROWS_MIN = 3
 """Rows that the tables further down are left, where there is room for them at all."""
@@ -65,14 +67,14 @@ class Block:
         """As a table of at most ``lines`` lines, which says how many rows it leaves out."""
         at_most = len(self.rows) if lines is None else max(1, lines - self.frame_lines(width))
         cut = f" ({at_most} of {len(self.rows)})" if at_most < len(self.rows) else ""
-        made = Table(title=f"{self.title}{cut}", title_style="bold")
+        made = Table(title=styled(f"{self.title}{cut}"), title_style="bold")
         for name in self.kept(width):
             column = Column(name, overflow="fold", width=self._cells(name) if self._folds(width) else None)
             column.justify = "right" if name in self.numbers else "left"
             made.columns.append(column)
         places = [self.columns.index(name) for name in self.kept(width)]
         for row in self.rows[:at_most]:
-            made.add_row(*(Text(row[place], style=_style(row[place])) for place in places))
+            made.add_row(*(styled(row[place], _style(row[place])) for place in places))
         return made
 
     def _folds(self, width: int) -> bool:
@@ -88,8 +90,8 @@ def whole(width: int, height: int, first: Block, side: Block, main: Sequence[Blo
     if all(block.width(room) <= room for block in main) and left >= sum(_least(block, room) for block in main):
         grid = Table.grid(padding=(0, GAP, 0, 0))
         grid.add_row(side.table(width, left), Group(*_stacked(room, left, main[::-1])))
-        return Group(top, grid, Text(HINT, style="dim"))
-    return Group(top, *_stacked(width, left, (*main[::-1], side)), Text(HINT, style="dim"))
+        return Group(top, grid, styled(HINT, "dim"))
+    return Group(top, *_stacked(width, left, (*main[::-1], side)), styled(HINT, "dim"))
 
 
 def _least(block: Block, width: int) -> int:
@@ -165,7 +167,7 @@ def text(value: str | int | Decimal | datetime | None) -> str:
     """A cell, digit for digit."""
     if value is None:
         return "-"
-    return f"{value:f}" if isinstance(value, Decimal) else str(value)
+    return f"{value:f}" if isinstance(value, Decimal) else escaped(str(value))
 
 
 def _style(cell: str) -> str:

@@ -77,6 +77,51 @@ def test_only_the_edge_touches_network_driver_and_time(path: Path) -> None:
     assert imported(path) & WORLD <= allowed
 
 
+MAY_PRINT = {"ledger/output.py", "ledger/log.py", "ledger/__main__.py", "ledger/sandbox/server.py"}
+"""The one way to a person, the logs, which go by the same rule, where nothing is loaded yet, and the other side."""
+MAY_DRAW = {"ledger/screen.py"}
+"""Makes tables of its own, and prints none."""
+PRINTS = {"print", "echo", "secho", "echo_via_pager", "pprint", "confirm", "prompt"}
+
+
+def prints(source: str) -> list[str]:
+    """Where a module says something to a person by itself: rich, a print, a stream written to."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [f"{node.lineno}: imports {name}" for name in names if name.partition(".")[0] == "rich"]
+        elif isinstance(node, ast.Call):
+            said = ast.unparse(node.func)
+            to_stream = re.search(r"\b__?std(?:out|err)__|\bstd(?:out|err)\.(?:buffer\.)?write", said)
+            if said.rpartition(".")[2] in PRINTS or to_stream:
+                found.append(f"{node.lineno}: {said}")
+    return found
+
+
+@pytest.mark.parametrize("path", [one for one in MODULES if name_of(one) not in MAY_PRINT], ids=name_of)
+def test_whatever_is_said_to_a_person_goes_through_output(path: Path) -> None:
+    found = prints(path.read_text("utf-8"))
+
+    assert [one for one in found if not (name_of(path) in MAY_DRAW and "imports rich" in one)] == []
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "print(row['symbol'])",
+        "typer.echo(text)",
+        "import rich.table",
+        "from rich.console import Console",
+        "sys.stdout.write(text)",
+        "sys.stderr.buffer.write(text)",
+        "console.print(text)",
+    ],
+)
+def test_another_way_to_a_person_is_found(planted: str) -> None:
+    assert prints(planted) != []
+
+
 @pytest.mark.parametrize(
     "path", [one for one in MODULES if name_of(one).split("/")[1].startswith(NEAR_MONEY)], ids=name_of
 )

@@ -44,9 +44,8 @@ async def test_a_terminal_that_cannot_show_a_name_shows_its_numbers(
         assert (code in (0, 1), "Traceback" in err) == (True, False), (words, err)
         assert out
     _, shown, _ = await programs.done("discrepancy", "list", settings=terminal)
-    # Where the system says that text is ASCII, click takes the terminal for one that shows UTF-8.
-    assert (r"\u5e01\u5b89\u4eba\u751f" in shown) == (terminal is LATIN)
-    assert ("币安人生" in shown) == (terminal is ASCII)
+    assert r"\u5e01\u5b89\u4eba\u751f" in shown
+    assert "币安人生" not in shown
     for words in (("status", "--json"), ("verify", "--json"), ("discrepancy", "list", "--json")):
         _, out, _ = await programs.done(*words, settings=terminal)
         told = json.loads(out)
