@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from datetime import timedelta
 from io import TextIOWrapper
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import structlog
 import typer
 
-from ledger import __version__, advice, app, config, demo, doctor, files, health, log, output, verify
+from ledger import __version__, advice, app, config, demo, doctor, files, health, log, output, urls, verify
 from ledger.config import Settings
 from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
@@ -93,6 +95,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # The venue's names are of any script: a terminal that cannot show a character shows its number.
             stream.reconfigure(errors="backslashreplace")
+    # A dump of this process, or of a program that it starts, would hold keys and passwords.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         cli()
     except ReaderGone as error:
@@ -788,21 +793,31 @@ def db_upgrade() -> None:
     finish(work)
 
 
-Role = Annotated[str, typer.Option("--as", help="Role on the embedded server: sdx_reader, sdx_writer or sdx_owner.")]
+Role = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        help="reader: may read, nothing else. writer: what the service may; can spoil orders, fills and balances. "
+        "owner: may change and delete everything, the journal too.",
+    ),
+]
+_ROLES = {"reader": embedded.READER, "writer": embedded.WRITER, "owner": embedded.OWNER}
 
 
 @db_cli.command("url")
-def db_url(role: Role = embedded.READER) -> None:
-    """Print the URL of the database the service uses (the embedded server's while it runs)."""
+def db_url(role: Role = "reader") -> None:
+    """Print the URL of the database for readers (the embedded server's while it runs)."""
     output.line(database_url(quiet_settings(), role))
 
 
 @db_cli.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def db_psql(context: typer.Context, role: Role = embedded.READER) -> None:
+def db_psql(context: typer.Context, role: Role = "reader") -> None:
     """Open psql on the database; further arguments go to psql, e.g. -c 'SELECT * FROM ledger_v1.fills'."""
-    url = database_url(quiet_settings(), role)
+    url, passwords = urls.database_url(database_url(quiet_settings(), role)).without_secrets()
     binary = pg_binaries.find_psql()
-    os.execv(binary, [str(binary), url, *context.args])  # noqa: S606 - hand the terminal over to psql
+    # Every user may read a command line. Our own settings are of no use to psql and what it starts.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(config.PREFIX)}
+    os.execve(binary, [str(binary), url, *context.args], ours | passwords)  # noqa: S606 - the terminal is psql's now
 
 
 @db_cli.command("stop")
@@ -814,10 +829,24 @@ def db_stop() -> None:
 
 
 def database_url(loaded: Settings, role: str) -> str:
-    """The configured database's URL, or that of the running embedded server. Raises ConfigError when none runs."""
+    """The URL that a role connects with, of the configured database or the running embedded server; what is not as the
+    name of the role says is said on stderr. Raises ConfigError when no server runs."""
+    name = role.removeprefix("sdx_")
+    if name not in _ROLES:
+        raise typer.BadParameter(f"expected one of {', '.join(_ROLES)}, got '{role}'", param_hint="--as")
+    if name == "writer":
+        output.line("sdx-ledger: as writer, which can spoil what the service wrote", err=True)
+    if name == "owner":
+        output.line("sdx-ledger: as owner, which can change and delete everything", err=True)
+    if name == "reader" and loaded.read_database_url is not None:
+        if loaded.read_database_url == loaded.database_url:
+            note = "sdx-ledger: SDX_READ_DATABASE_URL is not set, this is SDX_DATABASE_URL and may do what its role may"
+            output.line(note, err=True)
+        return loaded.read_database_url.get_secret_value()
     if loaded.database_url is not None:
-        return loaded.database_url.get_secret_value()
-    url = embedded.running_url(loaded.data_dir, user=role)
+        is_owner = name == "owner" and loaded.owner_database_url is not None
+        return (loaded.owner_database_url if is_owner else loaded.database_url).get_secret_value()  # type: ignore[union-attr]
+    url = embedded.running_url(loaded.data_dir, user=_ROLES[name])
     if url is None:
         raise ConfigError(
             f"SDX_DATA_DIR: no embedded server runs on {loaded.data_dir}; start the service (sdx-ledger run), "

@@ -5,22 +5,22 @@ Always holds: a value comes from the first of flag, environment, ``.env`` in the
 case key. A secret may be given as NAME_FILE too: a path whose content, less its newline, is the secret.
 No secret is ever part of a message, a ``repr`` or a dump. A wrong setting is a ConfigError of one sentence.
 
-Secret files: a file that every user may write is refused (they could swap the key). One that every user may
-read is used and mentioned in ``notes()``, except where the platform mounts secrets (/run/secrets, systemd).
+Files (``.env``, the TOML file, secrets): one that another user owns or may write is refused (they could swap the key or
+the venue's address). One with secrets that every user may read is used and mentioned in ``notes()``, except where the
+platform mounts secrets (/run/secrets, systemd).
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
@@ -36,6 +36,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ledger import private_files, urls
 from ledger.errors import ConfigError
 
 PREFIX = "SDX_"
@@ -47,13 +48,22 @@ _ASSETS_OF = "assets_of_"
 NAME_MAX = 64
 """Characters of a market or an asset."""
 _YEAR_S = 31_536_000
+_SETTINGS_FILE_MAX_BYTES = 1024 * 1024
+_SHOWN_MAX = 32
+"""Characters of a wrong value that a message shows: keys and secrets, put into the wrong variable, are longer."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _account_name(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", value):
-        raise ValueError(f"expected 1 to 32 of a-z, 0-9, _ and -, not starting with _ or -, got {value!r}")
+        raise ValueError(f"expected 1 to 32 of a-z, 0-9, _ and -, not starting with _ or -, got {_shown(value)}")
     return value
+
+
+def _shown(value: object) -> str:
+    """A wrong value for a message; of a long one, which may be a secret in the wrong place, the length."""
+    text = str(value)
+    return repr(value) if len(text) <= _SHOWN_MAX else f"{len(text)} characters (not shown)"
 
 
 def market_name(text: str) -> str:
@@ -75,20 +85,20 @@ def _names(value: object) -> object:
     """Comma-separated text (or a TOML list) as names without repeats, in the order given."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"expected comma-separated names, got {value!r}")
+        raise ValueError(f"expected comma-separated names, got {_shown(value)}")
     return tuple(dict.fromkeys(market_name(part) for part in parts if part.strip()))
 
 
 def _pair(value: object) -> object:
     names = _names(value)
     if not isinstance(names, tuple) or len(names) != 2:
-        raise ValueError(f"expected BASE,QUOTE, got {value!r}")
+        raise ValueError(f"expected BASE,QUOTE, got {_shown(value)}")
     return names
 
 
 def _instant_ms(value: object) -> object:
     """An ISO date or date-time (UTC where it names no zone), or ms since 1970 of 13 digits, as ms UTC."""
-    wrong = ValueError(f"expected a date such as 2026-01-31, a date-time, or ms of 13 digits, got {value!r}")
+    wrong = ValueError(f"expected a date such as 2026-01-31, a date-time, or ms of 13 digits, got {_shown(value)}")
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if isinstance(value, str):
@@ -116,30 +126,26 @@ def instant_ms(text: str) -> int:
     return moment
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _venue_url(secure: str, plain: str) -> Callable[[object], object]:
     def check(value: object) -> object:
+        # Nothing of the value is shown but a scheme and a host that were read: it may be a secret in the wrong place.
+        wrong = ValueError(f"expected a URL such as {secure}://host, got something else (not shown)")
         try:
             parts = urlsplit(value if isinstance(value, str) else "")
             host, _port = parts.hostname, parts.port
         except ValueError:
-            raise ValueError(f"expected a URL such as {secure}://host, got one that cannot be read") from None
+            raise wrong from None
         if parts.username is not None:
             raise ValueError("expected a URL without a user name or password in it")
-        if parts.scheme not in (secure, plain) or not host or parts.query or parts.fragment:
-            raise ValueError(f"expected a URL such as {secure}://host, got {value!r}")
+        if parts.scheme not in (secure, plain) or not host:
+            raise wrong
+        if parts.query or parts.fragment:
+            raise ValueError(f"expected a URL such as {secure}://host, got one with a ? or # in it (not shown)")
         if parts.path.strip("/"):
-            raise ValueError(f"expected a URL without a path, such as {parts.scheme}://{parts.netloc}, got {value!r}")
-        if parts.scheme == plain and not _is_loopback(host):
-            raise ValueError(f"expected {secure}:// ({plain}:// only to this machine), got {value!r}")
+            raise ValueError(f"expected a URL without a path, such as {parts.scheme}://{host}, got {_shown(value)}")
+        if parts.scheme == plain and not urls.is_local(host):
+            place = host if len(host) <= _SHOWN_MAX else "…"
+            raise ValueError(f"expected {secure}:// ({plain}:// only to this machine), got '{plain}://{place}'")
         return str(value).rstrip("/")
 
     return check
@@ -147,9 +153,7 @@ def _venue_url(secure: str, plain: str) -> Callable[[object], object]:
 
 def _database_url(value: object) -> object:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if not isinstance(text, str) or not text.startswith(("postgresql://", "postgres://")):
-        raise ValueError("expected a URL that starts with postgresql://, got something else (not shown)")
-    return text
+    return urls.database_url(text if isinstance(text, str) else "").text
 
 
 def _key(value: object) -> object:
@@ -182,7 +186,7 @@ def _folder(value: object) -> object:
     try:
         return Path(value).expanduser().absolute()  # type: ignore[arg-type]
     except (TypeError, RuntimeError):
-        raise ValueError(f"expected a folder, got {value!r}") from None
+        raise ValueError(f"expected a folder, got {_shown(value)}") from None
 
 
 Whole = Annotated[int, BeforeValidator(_not_bool)]
@@ -223,6 +227,10 @@ class Settings(BaseSettings):
     """A replica for readers; ``database_url`` where not set."""
     owner_database_url: DatabaseUrl | None = None
     """For migrations only; ``database_url`` where not set."""
+    database_tls: Annotated[Literal["verify-full", "off"], BeforeValidator(_lower)] = Field(
+        default="verify-full", description="verify-full or off"
+    )
+    """What a database that is not on this machine must offer; off: whatever its URL says goes."""
     data_dir: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_data_dir)
     symbols: Symbols = ()
     """Symbols to walk besides those discovered."""
@@ -271,6 +279,18 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"SDX_ACCOUNT: {self.account!r} has keys in the environment and in {TOML}; keep one of them"
             )
+        for name, url in self._databases().items():
+            for option in urls.FILE_OPTIONS:
+                # The driver tells of a missing one without its name, as if the database were away.
+                file = url.options.get(option, "")
+                if file not in ("", "system") and not os.access(file, os.R_OK):
+                    raise ValueError(f"{name}: {option}: expected a file that can be read, got {file}")
+        if self.database_tls != "off" and (names := self.unchecked_databases()):
+            raise ValueError(
+                f"{names[0]}: expected sslmode=verify-full for a database that is not on this machine, so that its "
+                "password goes to nobody else; add ?sslmode=verify-full&sslrootcert=FILE (the certificate of who "
+                "signed the server's), or set SDX_DATABASE_TLS=off to do without"
+            )
         return self
 
     @classmethod
@@ -282,7 +302,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        layers = (_from_toml(Path(TOML)), _from_environment(_dotenv()), _from_environment(os.environ))
+        layers = (_from_toml(Path(TOML)), _dotenv(Path(".env")), _from_environment(os.environ))
         return init_settings, _Merged(settings_cls, layers)
 
     def all_accounts(self) -> tuple[AccountSettings, ...]:
@@ -299,13 +319,26 @@ class Settings(BaseSettings):
         return (*self.accounts, own)
 
     def secrets(self) -> tuple[str, ...]:
-        """Every secret text in use, database passwords in both spellings, for ``log.setup`` to mask."""
+        """Every secret text in use, database URLs and passwords, for ``log.setup`` to mask."""
         keys = (key for one in self.all_accounts() for key in (one.api_key, one.api_secret))
         found = {key.get_secret_value() for key in keys if key is not None}
         for url in (self.database_url, self.read_database_url, self.owner_database_url):
             if url is not None:
-                found |= _passwords(url.get_secret_value())
+                found |= urls.passwords(url.get_secret_value())
         return tuple(sorted(found - {""}))
+
+    def unchecked_databases(self) -> tuple[str, ...]:
+        """The settings whose database is elsewhere and need not prove which server it is."""
+        return tuple(name for name, url in self._databases().items() if not url.is_checked)
+
+    def _databases(self) -> dict[str, urls.DatabaseUrl]:
+        """Every database URL by the setting that gave it."""
+        given: dict[str, urls.DatabaseUrl] = {}
+        for name in ("database_url", "read_database_url", "owner_database_url"):
+            url = getattr(self, name)
+            if url is not None and (name == "database_url" or url != self.database_url):
+                given[PREFIX + name.upper()] = urls.database_url(url.get_secret_value())
+        return given
 
     def notes(self) -> tuple[str, ...]:
         """Sentences worth a warning at start: lax secret files, names that look like ours but are not."""
@@ -330,15 +363,6 @@ def looked_at() -> str:
     if not found:
         return f"there is no .env and no {TOML} in {Path.cwd()}"
     return f"{' and '.join(found)} in {Path.cwd()} {'was' if len(found) == 1 else 'were'} read"
-
-
-def _passwords(url: str) -> set[str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return {url}
-    written = {parts.password or "", *parse_qs(parts.query).get("password", ())}
-    return written | {unquote(text) for text in written}
 
 
 class _Merged(PydanticBaseSettingsSource):
@@ -366,11 +390,28 @@ def _keys() -> frozenset[str]:
     return frozenset(field.alias or name for name, field in fields if name not in hidden)
 
 
-def _dotenv() -> dict[str, str | None]:
+def _dotenv(path: Path) -> dict[str, Any]:
+    text, is_open = _settings_file(path)
+    given = _from_environment(dotenv_values(stream=StringIO(text), interpolate=False))
+    return _remarked(path, is_open and not SECRETS.isdisjoint(given), given)
+
+
+def _settings_file(path: Path) -> tuple[str, bool]:
+    """The text of a file of settings in the working folder, and whether every user may read it; empty without one."""
     try:
-        return dotenv_values(".env", interpolate=False) if Path(".env").is_file() else {}
+        return private_files.read_own(path, str(path), at_most=_SETTINGS_FILE_MAX_BYTES)
+    except (FileNotFoundError, IsADirectoryError):
+        return "", False
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f".env in the working folder cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path} in the working folder cannot be read: {why}") from None
+
+
+def _remarked(path: Path, is_lax: bool, given: dict[str, Any]) -> dict[str, Any]:
+    if not is_lax:
+        return given
+    remark = f"{path} holds secrets and may be read by every user; better: chmod 600 {path}"
+    return {**given, "remarks": (*given["remarks"], remark)}
 
 
 def _from_environment(variables: Mapping[str, str | None]) -> dict[str, Any]:
@@ -403,13 +444,13 @@ def spoken_name(text: str) -> str:
 
 
 def _from_toml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+    text, is_open = _settings_file(path)
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     remarks: list[str] = []
+    has_secrets = _has_secrets(given)
     tables = given.pop("accounts", {})
     values = _resolve(given, "", remarks)
     unknown = sorted(values.keys() - _keys() - {"assets_of"})
@@ -418,7 +459,11 @@ def _from_toml(path: Path) -> dict[str, Any]:
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise ConfigError(f"{path}: accounts: expected tables such as [accounts.main]")
     values["accounts"] = tuple(_account(path, name, table, remarks) for name, table in tables.items())
-    return {**values, "remarks": tuple(remarks)}
+    return _remarked(path, is_open and has_secrets, {**values, "remarks": tuple(remarks)})
+
+
+def _has_secrets(given: Mapping[str, Any]) -> bool:
+    return any(key in SECRETS or (isinstance(value, dict) and _has_secrets(value)) for key, value in given.items())
 
 
 def _account(path: Path, name: str, table: dict[str, Any], remarks: list[str]) -> AccountSettings:
@@ -462,16 +507,13 @@ def _market_of(spoken: str, text: str) -> str:
 
 def _read_secret(spoken: str, path: Path, remarks: list[str]) -> str:
     try:
-        mode = path.stat().st_mode
-        text = path.read_text("utf-8")
+        text, is_open = private_files.read_own(path, spoken, at_most=private_files.SECRET_FILE_MAX_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"{spoken}: expected a readable file with the secret, got {path}: {why}") from None
-    if mode & stat.S_IWOTH:
-        raise ConfigError(f"{spoken}: {path} may be written by every user; run: chmod 600 {path}")
-    if mode & stat.S_IROTH and not _is_mounted_secret(path):
+    if is_open and not _is_mounted_secret(path):
         remarks.append(f"{spoken}: {path} may be read by every user; better: chmod 600 {path}")
-    secret = text.removesuffix("\n").removesuffix("\r")
+    secret = text.removesuffix("\n")
     if not secret:
         raise ConfigError(f"{spoken}: expected a file with the secret, got an empty file, {path}")
     return secret
@@ -495,7 +537,7 @@ def _sentence(error: ValidationError, prefix: str = PREFIX) -> str:
         return f"{spoken}: not a setting"
     if problem["type"] == "value_error":
         return f"{spoken}: {problem['msg'].removeprefix('Value error, ')}"
-    got = "something else (not shown)" if key in SECRETS else repr(problem["input"])
+    got = "something else (not shown)" if key in SECRETS else _shown(problem["input"])
     return f"{spoken}: expected {_expected(key, dict(problem))}, got {got}"
 
 

@@ -67,6 +67,9 @@ def exit_code(findings: list[Finding]) -> int:
 async def examine(settings: Settings) -> list[Finding]:
     """Run every check. Raises nothing a check can say better."""
     findings = [Finding("settings", "warning", note, "see the README, Settings") for note in settings.notes()]
+    for name in settings.unchecked_databases():
+        found = f"{name} is on another machine, and nothing proves that it is the right one (SDX_DATABASE_TLS=off)"
+        findings.append(Finding("database TLS", "warning", found, "add sslmode=verify-full to the URL"))
     for account in settings.all_accounts():
         findings += await _venue(settings, account)
     findings += await _database(settings)

@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from ledger import urls
 from ledger.db import code
 from ledger.db.code import SCHEMA
 from ledger.db.tables import metadata
@@ -47,6 +48,10 @@ def url_by_hand() -> str:
     url = os.environ.get("SDX_OWNER_DATABASE_URL") or os.environ.get("SDX_DATABASE_URL")
     if not url:
         sys.exit("set SDX_DATABASE_URL, or use: sdx-ledger db upgrade")
+    try:
+        urls.database_url(url)
+    except ValueError as error:
+        sys.exit(f"SDX_OWNER_DATABASE_URL or SDX_DATABASE_URL: {error}")
     return "postgresql+asyncpg://" + url.split("://", 1)[1]
 
 

@@ -33,6 +33,7 @@ from urllib.parse import quote
 import asyncpg
 import structlog
 
+from ledger import private_files
 from ledger.errors import DatabaseError
 from ledger.wire.pg_binaries import as_server_user, find_binaries, major_of, server_user, usable, within_reach
 
@@ -427,6 +428,7 @@ def _open_lock(data_dir: Path) -> int:
             f"{data_dir} belongs to user id {owner}, this program runs as {os.geteuid()}; run it as that user, or "
             "set SDX_DATA_DIR to another folder"
         )
+    private_files.refuse_others(data_dir.stat(), data_dir, "SDX_DATA_DIR")
     return os.open(data_dir / "embedded.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
@@ -439,9 +441,7 @@ def _read_place(file: Path) -> tuple[Path, int] | None:
 
 
 def _write_place(file: Path, runtime: Path, major: int) -> None:
-    draft = file.with_suffix(".new")
-    draft.write_text(json.dumps({"runtime": str(runtime), "major": major, "pid": os.getpid()}))
-    draft.replace(file)
+    private_files.replace_text(file, json.dumps({"runtime": str(runtime), "major": major, "pid": os.getpid()}))
 
 
 def _make_runtime(earlier: Path | None) -> Path:

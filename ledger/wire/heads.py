@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from ledger import private_files
 from ledger.db import reads
 from ledger.errors import LedgerError
 
@@ -99,14 +99,6 @@ def _read(path: Path) -> Head | None:
 
 def _write(path: Path, head: Head) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(json.dumps(asdict(head)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # or the new name may be lost with the power
-    finally:
-        os.close(folder)
+    for folder in (path.parent.parent, path.parent):
+        private_files.refuse_others(folder.stat(follow_symlinks=folder != path.parent), folder, "SDX_DATA_DIR")
+    private_files.replace_text(path, json.dumps(asdict(head)) + "\n")

@@ -18,7 +18,8 @@ import structlog
 
 from ledger.db import code, coverage, refusals
 from ledger.db.apply import Applied
-from ledger.errors import DatabaseError, Fenced, NoLedger, WentBack
+from ledger.errors import ConfigError, DatabaseError, Fenced, NoLedger, WentBack
+from ledger.log import redact
 from ledger.wire.reach import place, why
 from ledger.wire.tip import Tip
 
@@ -90,21 +91,35 @@ def refusal(error: BaseException) -> str:
 
 
 async def connect(url: str, *, application: str, writes: bool = True) -> Any:
-    """One asyncpg connection. Raises what the driver raises; use ``Writer`` to wait for a database that is away."""
+    """One asyncpg connection. Raises what the driver raises of the server, ConfigError for a URL that the driver does
+    not take; use ``Writer`` to wait for a database that is away."""
     settings = {
         "application_name": application,
         "jit": "off",
         "lock_timeout": "5000",
         "idle_in_transaction_session_timeout": "5000",
     }
-    conn = await asyncpg.connect(
-        url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
-    )
+    try:
+        conn = await asyncpg.connect(
+            url, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
+        )
+    except ValueError as error:  # the driver's ClientConfigurationError is one too
+        if isinstance(error, OSError):  # and so is a certificate that does not hold
+            raise
+        raise ConfigError(f"SDX_DATABASE_URL: the driver does not take it: {_why(error)}") from None
     # Not among the settings above: the driver would take the server for one that cannot be written, which a URL with
     # several hosts and target_session_attrs looks for.
     await conn.execute(f"SET default_transaction_read_only = {'off' if writes else 'on'}")
     _hold_calls_whole(conn)
     return conn
+
+
+def _why(error: ValueError) -> str:
+    """The driver's words where they speak of a certificate's file; others may quote the password."""
+    text = str(error)
+    if isinstance(error, asyncpg.ClientConfigurationError) and "certificate" in text:
+        return redact(text)
+    return f"{type(error).__name__} (its words are not shown, they may hold the password); check every part of the URL"
 
 
 def _hold_calls_whole(conn: Any) -> None:
