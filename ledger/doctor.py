@@ -150,7 +150,7 @@ async def _recovery(name: str, http: VenueHttp, clock: Clock, account: AccountSe
         raise
     except VenueRefused:
         pass  # an unknown symbol tells nothing about fields; the probe below decides without them
-    found = capabilities.learn(await probe(http, symbol, now_s=clock.monotonic_s()), page.fields)
+    found = capabilities.learn(await probe(http, (symbol,), now_s=clock.monotonic_s()), page.fields)
     extras = [text for text, offered in (("time", found.has_time), ("markets", found.has_exchange_info)) if offered]
     also = f"; it also tells {' and '.join(extras)}" if extras else ""
     told = f"mode {found.mode}: {_MODES[found.mode]}{also}"

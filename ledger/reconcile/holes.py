@@ -150,6 +150,16 @@ class Holes:
         self._due -= {symbol}
         log.warning("the venue refuses to tell of a market, asking again later", account=self._account, error=words)
 
+    async def no_market(self, symbol: str) -> bool:
+        """The venue says that there is none of that name. True: something else that it said before was a hole of it,
+        which this settles."""
+        open_ones = await self._writer.run(lambda conn: table.waiting(conn, self._account, (MARKET,)))
+        mine = [one for one in open_ones if one.symbol == symbol]
+        for one in mine:
+            await self._settle(one.discrepancy_id, MARKET, "the venue has no such market")
+        await self._writer.run(lambda conn: table.answered(conn, self._account, symbol))
+        return bool(mine)
+
     async def order_refused(self, request: Request, words: str, *, uncovered_from_ms: int | None) -> None:
         """No answer about this order (or its trades)."""
         subject = f"{request.symbol}/{request.order_id}"

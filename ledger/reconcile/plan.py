@@ -199,6 +199,10 @@ class Walk:
             self._courses.pop((symbol, kind), None)
         return symbol in self._guesses
 
+    def is_guess(self, symbol: str) -> bool:
+        """Whether nothing but the assets held, or the list of all markets, speaks for this one."""
+        return symbol in self._guesses
+
     def refuse_market(self, request: Request) -> int | None:
         """The venue refused a question about a market: start of what it does not tell (venue clock, ms).
 

@@ -5,6 +5,8 @@ The questions and their meaning are ``venue.capabilities``; here they are only s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ledger.errors import KeyRefused, VenueBusy, VenueRefused
 from ledger.venue import capabilities, requests
 from ledger.venue.capabilities import Capabilities, Outcome
@@ -13,20 +15,31 @@ from ledger.wire.http import CLOCK_OFF, VenueHttp
 
 FIRST_SYMBOL = "BTCUSDT"
 """Asked for when capabilities are probed before any symbol is known; an unknown symbol is an answer too."""
+SECOND_SYMBOL = "ETHUSDT"
+SYMBOLS_MAX = 3
+"""How many symbols' trades are asked for until one answer is clear: one market with odd answers decides nothing."""
 ATTEMPTS = 3
 """How often one endpoint is asked that gives no whole answer, before it counts as unknown."""
 
 
-async def probe(http: VenueHttp, symbol: str, *, now_s: float, before: Capabilities | None = None) -> Capabilities:
-    """Look at everything the venue does not document; ``symbol`` need not exist, ``now_s`` is monotonic.
+async def probe(
+    http: VenueHttp, symbols: Iterable[str], *, now_s: float, before: Capabilities | None = None
+) -> Capabilities:
+    """Look at everything the venue does not document; none of ``symbols`` need exist, ``now_s`` is monotonic.
 
     Raises VenueError while the venue is away or refuses the key: absent is what it says, not what we fear.
     """
     known = before or Capabilities()
+    names = list(dict.fromkeys((*symbols, FIRST_SYMBOL, SECOND_SYMBOL)))[:SYMBOLS_MAX]
+    trades = None
+    for name in names:
+        trades = await _said(http, requests.my_trades(name, limit=1), name)
+        if trades is not None:
+            break
     return Capabilities(
-        trades=capabilities.look(known.trades, await _said(http, requests.my_trades(symbol, limit=1), symbol), now_s),
-        time=capabilities.look(known.time, await _said(http, requests.server_time(), symbol), now_s),
-        markets=capabilities.look(known.markets, await _said(http, requests.exchange_info(), symbol), now_s),
+        trades=capabilities.look(known.trades, trades, now_s),
+        time=capabilities.look(known.time, await _said(http, requests.server_time(), names[0]), now_s),
+        markets=capabilities.look(known.markets, await _said(http, requests.exchange_info(), names[0]), now_s),
         order_fields=known.order_fields,
     )
 

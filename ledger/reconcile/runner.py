@@ -31,7 +31,7 @@ from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
 from ledger.reconcile.holes import Holes
 from ledger.reconcile.plan import Healing, Scope, Walk
-from ledger.reconcile.probe import FIRST_SYMBOL, probe
+from ledger.reconcile.probe import probe
 from ledger.venue import capabilities, requests, rest_pages
 from ledger.venue.capabilities import Capabilities
 from ledger.venue.requests import Request
@@ -760,10 +760,15 @@ class Reconciler:
                 await self._holes.question_refused(request, words, uncovered_from_ms=since_ms)
             log.warning("the venue refuses a question, going on without", account=self._account, error=words)
         elif refused.code == refusals.UNKNOWN_SYMBOL and request.symbol not in walk.known.symbols:
-            if walk.refuse(request.symbol):
+            is_named = request.symbol in self._rules.symbols
+            if walk.refuse(request.symbol) or (not is_named and await self._holes.no_market(request.symbol)):
                 self._refused[request.symbol] = self._clock.monotonic_s()
             else:
                 await self._tell_doubt(Doubt("symbol_refused", request.symbol, None, words, symbol=request.symbol))
+        elif isinstance(refused, UnreadableAnswer) and walk.is_guess(request.symbol):
+            # That does not say that there is no such market.
+            walk.refuse(request.symbol)
+            await self._holes.market_refused(request.symbol, words, from_ms=walk.scope.from_ms or 0, ends_coverage=True)
         elif (from_ms := walk.refuse_market(request)) is None:
             self._refused[request.symbol] = self._clock.monotonic_s()
         else:
@@ -882,8 +887,8 @@ class Reconciler:
         now_s = self._clock.monotonic_s()
         if self._capabilities is None or now_s >= self._probe_due_s:
             known = await self._known(missing=False)
-            symbol = next(iter((*known.symbols, *self._rules.symbols)), FIRST_SYMBOL)
-            found = await probe(self._http, symbol, now_s=now_s, before=self._capabilities)
+            symbols = (*known.symbols, *self._rules.symbols)
+            found = await probe(self._http, symbols, now_s=now_s, before=self._capabilities)
             await self._remember(found)
             self._probe_due_s = now_s + (PROBE_EVERY_S if found.is_sure else PROBE_AGAIN_S)
         assert self._capabilities is not None

@@ -270,7 +270,12 @@ class VenueHttp:
             log.error("key refused, asking nothing more of this kind with it", error=str(error))
         if error is not None:
             raise error
-        if self.on_accepted is not None and request.security not in self._accepted and capabilities.proves_key(request):
+        if (
+            self.on_accepted is not None
+            and request.security not in self._accepted
+            and capabilities.proves_key(request)
+            and _is_object_or_list(answer.body)
+        ):
             await self.on_accepted(request.security)
             self._accepted.add(request.security)
         if request.security != "key":
@@ -500,13 +505,11 @@ def _judge(request: Request, answer: Answer, clean: Callable[[str], str]) -> Ven
         return VenueBusy(f"{said}", told_wait_s(status, answer.headers, "", answer.answered_ms))
     if code is not None or status in _NOT_THERE:
         return VenueRefused(said, status=status, code=code)
-    if status == 200 and _is_json(answer.body):
+    # To a question any JSON is an answer, which its reader judges: an odd one concerns that question alone.
+    if status == 200 and _is_json(answer.body) and (request.method == "GET" or _is_object_or_list(answer.body)):
         return None
     kind = re.sub(r"[^\w/+.-]", "", answer.headers.get("content-type", "unnamed content"))[:60]
-    # A list that is empty is [], one that is null is not known.
     got = "null" if answer.body.strip() == b"null" else f"{len(answer.body)} bytes of {kind}"
-    if got == "null" and status == 200:
-        return VenueBusy(f"{name}: expected a list or an object, got null (HTTP 200)")
     return VenueBusy(f"{name}: expected HTTP 200 with JSON, got HTTP {status} with {got}")
 
 
@@ -520,10 +523,12 @@ def _denied(request: Request, said: str, status: int, code: int | None) -> Venue
     return KeyRefused(f"{said}; {hint}", status=status, code=code)
 
 
+def _is_object_or_list(body: bytes) -> bool:
+    return body.lstrip()[:1] in (b"{", b"[")
+
+
 def _is_json(body: bytes) -> bool:
-    """Whether this is one whole JSON object or array."""
-    if body.lstrip()[:1] not in (b"{", b"["):
-        return False
+    """Whether this is one whole JSON value."""
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from typing import Any
 
 from tests.field.play import Case, Play
@@ -18,6 +19,7 @@ COUNTS = """
                       THEN 'covered from the beginning' ELSE 'covered from later on' END
                FROM ledger_v1.coverage c WHERE c.symbol = '*')
 """
+HTML = {"Content-Type": "text/html"}
 COVERED = "0 gaps open, covered from the beginning"
 CASES: list[Case] = []
 
@@ -115,9 +117,30 @@ async def null_list(play: Play) -> None:
 
 
 async def null_list_seen(play: Play) -> str:
-    """No list is no empty list: nothing is claimed, and the refusal says what came."""
-    said = play.programs.programs[0].err
-    return f"{'says got null' if 'got null' in said else 'no word about null'}; {await counts(play)}"
+    """No list is no empty list: the market is walked, the refused question says what came and ends coverage."""
+    words = await play.value("SELECT actual FROM ledger_v1.discrepancies WHERE kind = 'question_refused'")
+    said = "got null" if "expected a list of rows, got null" in (words or "") else "no word about null"
+    return f"question_refused, {said}; {await counts(play)}"
+
+
+async def stream_gone(play: Play) -> None:
+    """Orders are closed already; one more comes while the venue still has no listen key to give."""
+    gone = play.input["POST"]
+    play.venue.rules = [at("userDataStream", reply(gone["status"], gone["body"], HTML), "POST")]
+    play.venue.traded("BTCUSDT", 1)
+    play.run()
+    await play.comes("SELECT count(*) = 1 FROM ledger_v1.fills")
+    play.venue.traded("BTCUSDT", 2, at_ms=now_ms())
+
+
+async def stream_gone_seen(play: Play) -> str:
+    gap = await play.text("SELECT cause, from_ms, until_ms, closed_at FROM ledger_v1.gaps")
+    live = await play.text("SELECT live FROM ledger_v1.coverage WHERE symbol = '*'")
+    _, status, _ = await play.programs.done("status")
+    since = (
+        "since when" if re.search(r"NO socket since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", status) else "not since when"
+    )
+    return f"gap {gap}, live {live}, status says {since}; {await counts(play)}"
 
 
 CASES += [
@@ -135,10 +158,16 @@ CASES += [
         no_trades_allowed,
         no_trades_seen,
     ),
+    Case(
+        "listen key gone for good",
+        "gap start null null null, live False, status says since when; 2 orders, 2 fills, 1 gaps open, nothing covered",
+        stream_gone,
+        stream_gone_seen,
+    ),
     Case("compressed answers", f"1 orders, 1 fills, {COVERED}", compressed, counts),
     Case(
         "null for an empty list",
-        "says got null; 0 orders, 0 fills, 1 gaps open, nothing covered",
+        "question_refused, got null; 1 orders, 1 fills, 0 gaps open, nothing covered",
         null_list,
         null_list_seen,
     ),

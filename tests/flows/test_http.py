@@ -17,8 +17,16 @@ from email.utils import formatdate
 
 import pytest
 
-from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused, VenueUnreachable
-from ledger.venue import requests
+from ledger.errors import (
+    ConfigError,
+    KeyRefused,
+    UnreadableFrame,
+    VenueBusy,
+    VenueError,
+    VenueRefused,
+    VenueUnreachable,
+)
+from ledger.venue import requests, rest_pages
 from ledger.wire import http
 from ledger.wire.clock import Clock, ManualClock
 from ledger.wire.http import VenueHttp
@@ -269,7 +277,7 @@ NO_ANSWERS = {
     "empty": reply(200, ""),
     "no content": b"HTTP/1.1 204 Told\r\n\r\n",
     "created": reply(201, "{}"),
-    "bare text": reply(200, '"fine"'),
+    "bare text": reply(200, "fine"),
     "cut JSON": until_closed(b'[{"symbol":"BTCUSDT","orderId":1},{"symb'),
     "shorter than it says": b'HTTP/1.1 200 Told\r\nContent-Length: 100\r\n\r\n[{"symbol":"BTCUSDT"}]',
     "cut chunk": b'HTTP/1.1 200 Told\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n[{"symbol"',
@@ -368,12 +376,18 @@ async def test_a_small_answer_that_unpacks_without_end_is_cut_off(monkeypatch: p
         assert "larger than 100000 bytes" in str(await refusal(venue))
 
 
-async def test_null_is_no_empty_list_and_says_its_name() -> None:
-    async with ScriptedHttp([reply(200, "null")]) as server, client(server) as venue:
-        error = await refusal(venue, requests.open_orders())
+async def test_null_is_the_answer_to_a_question_and_no_word_for_done() -> None:
+    """Its reader refuses it by its name; no listen key is extended by it."""
+    async with ScriptedHttp([reply(200, "null")] * 2) as server, client(server) as venue:
+        question = requests.open_orders()
+        answer = await venue.send(question)
+        with pytest.raises(UnreadableFrame, match=r"^GET /api/v1/openOrders: expected a list of rows, got null$"):
+            rest_pages.read(question, answer.body)
+
+        error = await refusal(venue, requests.extend_listen_key("lk0"))
 
     assert isinstance(error, VenueBusy)
-    assert str(error) == "GET /api/v1/openOrders: expected a list or an object, got null (HTTP 200)"
+    assert str(error) == "PUT /api/v1/userDataStream: expected HTTP 200 with JSON, got HTTP 200 with null"
 
 
 # --- what the venue refuses ---------------------------------------------------------------------------------

@@ -1,0 +1,111 @@
+"""An answer that is JSON and makes no sense costs its own question: everything else is read, and coverage of what was
+asked for ends where it was asked from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from ledger.config import Settings
+from ledger.reconcile import holes, refusals
+from tests.field.venue import API_KEY, API_SECRET, Venue, now_ms, order_row, refusal
+from tests.flows.mirrors import DATA_DIR, eventually, mirroring
+from tests.flows.scripted_http import Asked, reply
+
+CLOSED = "SELECT count(*) FROM ledger_v1.gaps WHERE closed_at IS NOT NULL"
+ETH_FILLS = "SELECT count(*) FROM ledger_v1.fills WHERE symbol = 'ETHUSDT'"
+HOLES = """
+    SELECT coalesce(string_agg(DISTINCT concat_ws(' ', kind, symbol), ', '), 'none')
+    FROM ledger_v1.discrepancies WHERE resolved_at IS NULL AND uncovered_from_ms IS NOT NULL
+"""
+COVERED = """
+    SELECT coalesce(string_agg(symbol, ' ' ORDER BY symbol), 'nothing')
+    FROM ledger_v1.coverage WHERE complete_through_ms IS NOT NULL
+"""
+
+
+def about(name: str, symbol: str | None = None) -> Callable[[Asked], bool]:
+    """Whether a question is of this endpoint (and this market)."""
+    return lambda asked: asked.path.endswith(f"/{name}") and symbol in (None, asked.params.get("symbol"))
+
+
+@asynccontextmanager
+async def odd(is_asked: Callable[[Asked], bool], body: str) -> AsyncIterator[Venue]:
+    """A venue where BTC and ETH were bought and an order rests of which its list of open orders does not tell; to
+    this question it answers with ``body``."""
+    async with Venue() as venue:
+        venue.balances["ETH"] = ("1", "0")
+        venue.traded("BTCUSDT", 1)
+        venue.traded("ETHUSDT", 2)
+        venue.orders.append(
+            order_row("BTCUSDT", 3, venue.start_ms, status="NEW", executedQty="0.00", cummulativeQuoteQty="0.00")
+        )
+        venue.rules = [
+            lambda asked: reply(200, body) if is_asked(asked) else None,
+            lambda asked: reply(200, "[]") if asked.path.endswith("/openOrders") else None,
+        ]
+        yield venue
+
+
+def settings(venue: Venue, **more: Any) -> Settings:
+    given: dict[str, Any] = {
+        "account": "main",
+        "api_key": SecretStr(API_KEY),
+        "api_secret": SecretStr(API_SECRET),
+        "rest_url": venue.url,
+        "stream_url": venue.stream_url,
+        "rest_lag_s": 1,
+        "weight_per_minute": 100_000,
+        "reconcile_every_s": 2,
+        "data_dir": Path(DATA_DIR.name),
+        **more,
+    }
+    return Settings(**given)
+
+
+@pytest.mark.parametrize("body", ["null", '{"code": 0, "data": []}', '"ok"'])
+@pytest.mark.parametrize(
+    ("is_asked", "hole", "covered"),
+    [
+        (about("openOrders"), "question_refused", "nothing"),
+        (about("account"), "question_refused", "nothing"),
+        (about("allOrders", "BTCUSDT"), "symbol_refused BTCUSDT", "ETHUSDT"),
+        (about("myTrades", "BTCUSDT"), "order_refused BTCUSDT, symbol_refused BTCUSDT", "ETHUSDT"),
+        (about("order", "BTCUSDT"), "none", "* BTCUSDT ETHUSDT"),
+        (about("time"), "none", "* BTCUSDT ETHUSDT"),
+        (about("exchangeInfo"), "none", "* BTCUSDT ETHUSDT"),
+    ],
+    ids=["open orders", "account", "orders of a market", "trades of a market", "one order", "time", "markets"],
+)
+async def test_an_odd_answer_costs_its_own_question(
+    is_asked: Callable[[Asked], bool], hole: str, covered: str, body: str, database_url: str, conn: Any
+) -> None:
+    async with odd(is_asked, body) as venue, mirroring(settings(venue, symbols="BTCUSDT,ETHUSDT"), database_url):
+        await eventually(conn, CLOSED, lambda count: count == 1)
+        await eventually(conn, ETH_FILLS, lambda count: count == 1)
+        assert await conn.fetchval(HOLES) == hole
+        assert await conn.fetchval(COVERED) == covered
+        # The periodic pass goes on too, and finds what no socket brought.
+        venue.traded("ETHUSDT", 4, at_ms=now_ms())
+        await eventually(conn, ETH_FILLS, lambda count: count == 2)
+
+
+async def test_an_odd_answer_does_not_say_that_a_guess_is_no_market(
+    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BTCUSDT is guessed from the assets held. -1121 says that there is no such market; null says nothing."""
+    monkeypatch.setattr(refusals, "FIRST_PAUSE_MS", 500)
+    monkeypatch.setattr(holes, "NEWS_EVERY_S", 0.1)
+    async with odd(about("allOrders", "BTCUSDT"), "null") as venue, mirroring(settings(venue), database_url):
+        await eventually(conn, CLOSED, lambda count: count == 1)
+        assert await conn.fetchval(HOLES) == "symbol_refused BTCUSDT"
+        assert await conn.fetchval(COVERED) == "ETHUSDT"
+        gone = refusal(400, -1121, "Invalid symbol.")
+        venue.rules = [lambda asked: gone if asked.params.get("symbol") == "BTCUSDT" else None]
+        await eventually(conn, HOLES, lambda found: found == "none")
+        assert await conn.fetchval(COVERED) == "* ETHUSDT"
