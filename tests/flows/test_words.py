@@ -61,6 +61,11 @@ async def test_what_needs_a_ledger_says_that_there_is_none_and_makes_none(empty:
     assert not (empty.folder / "data").exists()
 
 
+@pytest.mark.parametrize("command", ["status", "verify", "replay"])
+async def test_a_ledger_without_an_account_is_said_too(programs: Bench, command: str) -> None:
+    assert await programs.done(command) == (0, f"{NOTHING_YET}\n", "")
+
+
 async def test_doctor_tries_postgresql_and_leaves_no_data_folder(empty: Bench) -> None:
     code, out, err = await empty.done("doctor", "--json", settings=KEY | NO_VENUE)
 
