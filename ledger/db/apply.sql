@@ -24,7 +24,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                         'EXPIRED_IN_MATCH', 'REJECTED')
 $$;
 
--- A status with what came along with it, in the order in which statuses win.
+-- Which of two statuses wins that agree in all else: one we do not know is more than an execution that came with it.
+-- The first character says so, in every collation.
+CREATE OR REPLACE FUNCTION ledger.status_tie(p_status text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE WHEN ledger.status_is_known(coalesce(p_status, 'NEW')) THEN '0' ELSE '1' END || coalesce(p_status, '')
+$$;
+
+-- A status with what came along with it, in the order in which statuses win; status is its status_tie.
 DO $$
 BEGIN
     IF to_regtype('ledger.order_standing') IS NULL THEN
@@ -759,7 +766,7 @@ BEGIN
         WITH facts AS (
             SELECT u.symbol, u.order_id, u.frame, u.status, ledger.status_rank(u.status) AS rank,
                    (ledger.status_rank(u.status), u.decides AND ledger.status_rank(u.status) = 3,
-                    coalesce(u.executed::numeric, 0), coalesce(u.updated, 0), coalesce(u.status, ''))
+                    coalesce(u.executed::numeric, 0), coalesce(u.updated, 0), ledger.status_tie(u.status))
                        ::ledger.order_standing AS standing,
                    u.side, u.type, u.tif, u.client,
                    u.price::numeric AS price, u.orig::numeric AS orig, u.executed::numeric AS executed,
@@ -837,7 +844,7 @@ BEGIN
                         ELSE coalesce(o.fills_quote, 0) + s.quote END AS fills_quote,
                    o.account IS NULL OR coalesce(
                        f.top > (o.status_rank, o.status_decided, o.status_executed, o.status_ms,
-                                coalesce(o.status, ''))::ledger.order_standing, false) AS wins,
+                                ledger.status_tie(o.status))::ledger.order_standing, false) AS wins,
                    f.top, o AS old, o.account IS NULL AS fresh, f.executed IS NOT NULL AS told,
                    CASE WHEN f.symbol IS NULL THEN NULL ELSE concat_ws(', ',
                        CASE WHEN f.side <> f.side2 OR o.side <> f.side OR o.side <> f.side2 THEN 'side' END,
@@ -905,7 +912,7 @@ BEGIN
                 status_ms, created_ms, updated_ms, fills_qty, fills_quote, told_seq, wounded, terms_ms, terms_asked_ms, seq
             )
             SELECT p_account, m.symbol, m.order_id, m.client, m.side, m.type, m.tif, m.price, m.orig, m.executed, m.quote,
-                   CASE WHEN m.wins THEN nullif((m.top).status, '') ELSE (m.old).status END,
+                   CASE WHEN m.wins THEN nullif(substr((m.top).status, 2), '') ELSE (m.old).status END,
                    CASE WHEN m.wins THEN coalesce((m.top).rank, -1::smallint) ELSE (m.old).status_rank END,
                    CASE WHEN m.wins THEN coalesce((m.top).decided, false) ELSE (m.old).status_decided END,
                    CASE WHEN m.wins THEN coalesce((m.top).executed, 0) ELSE (m.old).status_executed END,
@@ -942,7 +949,7 @@ BEGIN
                         (m.old).order_id, (m.old).side, (m.old).orig_qty, (m.old).status, (m.old).created_ms,
                         (m.old).updated_ms) END,
                     'anew_said', CASE WHEN m.anew THEN ledger.order_in_words(
-                        m.order_id, m.said_side, m.said_orig, (m.top).status, m.said_created, m.said_ms) END,
+                        m.order_id, m.said_side, m.said_orig, substr((m.top).status, 2), m.said_created, m.said_ms) END,
                     'anew_ms', greatest(coalesce(m.said_created, m.said_ms), (m.old).created_ms),
                     'was_client', (m.old).client_order_id, 'was_price', trim_scale((m.old).price)::text,
                     'was_orig', trim_scale((m.old).orig_qty)::text, 'was_ms', (m.old).terms_ms,
