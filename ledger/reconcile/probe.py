@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from ledger.errors import KeyRefused, VenueBusy, VenueRefused
 from ledger.venue import capabilities, requests
-from ledger.venue.capabilities import Capabilities, Outcome
+from ledger.venue.capabilities import Capabilities, Outcome, Said
 from ledger.venue.requests import Request
 from ledger.wire.http import CLOCK_OFF, VenueHttp
 
@@ -44,7 +44,7 @@ async def probe(
     )
 
 
-async def _said(http: VenueHttp, request: Request, symbol: str) -> bool | None:
+async def _said(http: VenueHttp, request: Request, symbol: str) -> Said:
     """What one look says. A venue that answers everything but this says nothing clear; one that answers nothing is
     away."""
     try:

@@ -718,7 +718,8 @@ class Reconciler:
         """
         walk = here.walk
         said = capabilities.offers(request, capabilities.Outcome(refused.status, refused.code))
-        is_absent = said is False and not capabilities.proves_key(request)  # the walk begins again without
+        # Without such an endpoint the walk begins again.
+        is_absent = said in ("absent", "denied") and not capabilities.proves_key(request)
         if refusals.ends_walk(refused) or is_absent:
             raise refused
         if request.order_id is not None and refused.code in order_checks.UNKNOWN_ORDER:
@@ -906,7 +907,7 @@ class Reconciler:
             said = capabilities.offers(request, capabilities.Outcome(error.status, error.code))
         if said is None:
             self._probe_due_s = now_s
-        elif not said and request.kind == "myTrades":
+        elif said != "offered" and request.kind == "myTrades":
             seen = capabilities.look(self._capabilities.trades, said, now_s)
             await self._remember(replace(self._capabilities, trades=seen))
             self._probe_due_s = now_s + PROBE_AGAIN_S

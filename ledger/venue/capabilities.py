@@ -1,9 +1,10 @@
 """What this venue offers to this key, found by probing: it documents no trade history, no time and no market list.
 
 Always holds: only a clear answer counts. What a firewall's page, an odd status or an odd body leaves open is unknown:
-counted on as little as what is absent, and asked for again within minutes. "Absent" is what the venue says of a path
-it does not know or does not let this key have; said twice, some time apart, it stands for the day. Which calls every
-key may make, so that a refusal there is one of the key, is said here and nowhere else.
+counted on as little as what is absent, and asked for again within minutes. So is what the venue denies to this key,
+since a permission comes and goes. "Absent" is what the venue says of a path it does not know; said twice, some time
+apart, it stands for the day. Which calls every key may make, so that a refusal there is one of the key, is said here
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from ledger.venue import rest_pages
 from ledger.venue.requests import Request
 
 Mode = Literal["trades", "orders_quote", "orders"]
+Said = Literal["offered", "absent", "denied"] | None
+"""What one answer says of its endpoint; denied: this key may not, for now. None: nothing clear."""
 
 ABSENT_AFTER_S = 60.0
 """An endpoint is absent once it was said to be at two looks at least this far apart."""
@@ -97,28 +100,31 @@ def is_denied(status: int, code: int | None) -> bool:
     return status == 401 or code in _BAD_KEY
 
 
-def offers(request: Request, outcome: Outcome) -> bool | None:
-    """Whether the venue offers the endpoint of ``request`` to this key; None: it did not say, ask again.
+def offers(request: Request, outcome: Outcome) -> Said:
+    """What this answer says of the endpoint of ``request``.
 
-    -1121 (invalid symbol) and its like mean yes. A 200 in another shape than this question's says nothing.
+    -1121 (invalid symbol) and its like mean that it is offered. A 200 in another shape than this question's says
+    nothing.
     """
     if outcome.status == 200:
-        return True if _is_answer(request, outcome.body) else None
+        return "offered" if _is_answer(request, outcome.body) else None
     if outcome.code is not None and outcome.code in _REFUSES_PARAMETERS:
-        return True
-    if outcome.status in _UNKNOWN_PATH or outcome.code == _PATH_IS_INVALID or is_denied(outcome.status, outcome.code):
-        return False
+        return "offered"
+    if is_denied(outcome.status, outcome.code):
+        return "denied"
+    if outcome.status in _UNKNOWN_PATH or outcome.code == _PATH_IS_INVALID:
+        return "absent"
     return None
 
 
-def look(before: Seen, said: bool | None, now_s: float) -> Seen:
-    """What is known after another look that said yes, no or (None) nothing clear. ``now_s`` is monotonic."""
-    if said is None:
-        return Seen(None, no_since_s=before.no_since_s)
-    if said:
+def look(before: Seen, said: Said, now_s: float) -> Seen:
+    """What is known after another look that said this. ``now_s`` is monotonic."""
+    if said == "offered":
         return Seen(True, is_sure=True)
-    since_s = now_s if before.no_since_s is None else before.no_since_s
-    return Seen(False, now_s - since_s >= ABSENT_AFTER_S, since_s)
+    if said == "absent":
+        since_s = now_s if before.no_since_s is None else before.no_since_s
+        return Seen(False, now_s - since_s >= ABSENT_AFTER_S, since_s)
+    return Seen(False if said == "denied" else None, no_since_s=before.no_since_s)
 
 
 def learn(known: Capabilities, fields: frozenset[str]) -> Capabilities:

@@ -11,6 +11,7 @@ from ledger.venue.capabilities import (
     ABSENT_AFTER_S,
     Capabilities,
     Outcome,
+    Said,
     Seen,
     learn,
     look,
@@ -23,21 +24,21 @@ YES, NO = Seen(True, is_sure=True), Seen(False, is_sure=True, no_since_s=0.0)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "offered"),
+    ("outcome", "said"),
     [
-        (Outcome(200, body=b"[]"), True),
-        (Outcome(400, -1121), True),
-        (Outcome(404, -1121), True),
-        (Outcome(400, -1102), True),
-        (Outcome(404), False),
-        (Outcome(405), False),
-        (Outcome(410), False),
-        (Outcome(404, -5000), False),
-        (Outcome(400, -5000), False),
-        (Outcome(401), False),
-        (Outcome(401, -2015), False),
-        (Outcome(400, -2015), False),
-        (Outcome(403, -2014), False),
+        (Outcome(200, body=b"[]"), "offered"),
+        (Outcome(400, -1121), "offered"),
+        (Outcome(404, -1121), "offered"),
+        (Outcome(400, -1102), "offered"),
+        (Outcome(404), "absent"),
+        (Outcome(405), "absent"),
+        (Outcome(410), "absent"),
+        (Outcome(404, -5000), "absent"),
+        (Outcome(400, -5000), "absent"),
+        (Outcome(401), "denied"),
+        (Outcome(401, -2015), "denied"),
+        (Outcome(400, -2015), "denied"),
+        (Outcome(403, -2014), "denied"),
         (Outcome(200, body=b'{"success":false}'), None),
         (Outcome(429, -1003), None),
         (Outcome(418, -1003), None),
@@ -48,23 +49,23 @@ YES, NO = Seen(True, is_sure=True), Seen(False, is_sure=True, no_since_s=0.0)
         (Outcome(400, -1022), None),
     ],
 )
-def test_does_the_venue_have_my_trades(outcome: Outcome, offered: bool | None) -> None:
-    assert offers(TRADES, outcome) is offered
+def test_does_the_venue_have_my_trades(outcome: Outcome, said: Said) -> None:
+    assert offers(TRADES, outcome) == said
 
 
 def test_each_endpoint_is_known_by_its_own_answer() -> None:
-    assert offers(requests.server_time(), Outcome(200, body=b'{"serverTime":1717430400500}')) is True
+    assert offers(requests.server_time(), Outcome(200, body=b'{"serverTime":1717430400500}')) == "offered"
     assert offers(requests.server_time(), Outcome(200, body=b"{}")) is None
-    assert offers(requests.exchange_info(), Outcome(200, body=b'{"symbols":[]}')) is True
+    assert offers(requests.exchange_info(), Outcome(200, body=b'{"symbols":[]}')) == "offered"
     assert offers(requests.exchange_info(), Outcome(200, body=b"[]")) is None
 
 
 def test_absent_is_what_two_looks_some_time_apart_found() -> None:
-    once = look(Seen(), False, now_s=100.0)
+    once = look(Seen(), "absent", now_s=100.0)
     assert (once.offered, once.is_sure) == (False, False)
-    at_once_again = look(once, False, now_s=100.0 + ABSENT_AFTER_S - 1)
+    at_once_again = look(once, "absent", now_s=100.0 + ABSENT_AFTER_S - 1)
     assert not at_once_again.is_sure
-    later = look(at_once_again, False, now_s=100.0 + ABSENT_AFTER_S)
+    later = look(at_once_again, "absent", now_s=100.0 + ABSENT_AFTER_S)
     assert (later.offered, later.is_sure) == (False, True)
 
 
@@ -75,9 +76,9 @@ def test_what_is_unclear_is_unknown_whatever_was_known_before() -> None:
 
 
 def test_one_yes_is_enough_and_ends_a_row_of_noes() -> None:
-    once = look(Seen(), False, now_s=0.0)
-    assert look(once, True, now_s=500.0) == YES
-    assert not look(look(once, True, now_s=500.0), False, now_s=1000.0).is_sure
+    once = look(Seen(), "absent", now_s=0.0)
+    assert look(once, "offered", now_s=500.0) == YES
+    assert not look(look(once, "offered", now_s=500.0), "absent", now_s=1000.0).is_sure
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,9 @@ def test_only_what_every_key_may_ask_proves_a_key() -> None:
         assert proves_key(may)
     for other in (TRADES, requests.server_time(), requests.exchange_info()):
         assert not proves_key(other)
+
+
+def test_what_the_key_may_not_have_is_asked_for_again_however_often_it_was_denied() -> None:
+    once = look(YES, "denied", now_s=0.0)
+    again = look(once, "denied", now_s=ABSENT_AFTER_S * 100)
+    assert (once.offered, again.offered, again.is_sure) == (False, False, False)
