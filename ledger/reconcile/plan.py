@@ -362,7 +362,8 @@ class Walk:
             yield course.question
 
     def _next_of_order(self, request: Request, page: Page) -> Iterator[Request]:
-        """The next trades of a single order, by trade id."""
+        """The next trades of a single order, by trade id; from the first if there may be more than the page had, since
+        without an id the venue gives the newest."""
         if request.kind != "myTrades" or request.symbol is None or request.order_id is None:
             return
         size = self._size(request.kind)
@@ -387,8 +388,9 @@ class Walk:
                 ]
             )
             return
+        start_id = page.last_id if request.from_id is not None else 0
         yield requests.my_trades(
-            request.symbol, order_id=request.order_id, from_id=page.last_id, limit=self._size(request.kind).limit
+            request.symbol, order_id=request.order_id, from_id=start_id, limit=self._size(request.kind).limit
         )
 
     def _doubt(self, doubts: Iterable[Doubt]) -> None:

@@ -48,6 +48,11 @@ class Request:
         """Rows it asks for; None: it does not say."""
         return next((int(value) for name, value in self.params if name == "limit"), None)
 
+    @property
+    def from_id(self) -> int | None:
+        """The trade it begins with; None: it does not say."""
+        return next((int(value) for name, value in self.params if name == "fromId"), None)
+
     def with_limit(self, limit: int) -> Request:
         """The same question for at most so many rows."""
         params = tuple((name, str(limit) if name == "limit" else value) for name, value in self.params)

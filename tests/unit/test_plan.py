@@ -321,13 +321,18 @@ class TestPaging:
 
         assert "ignores startTime" in one.stuck[-1]
 
-    def test_trades_of_one_order_are_paged_by_trade_id_inclusive(self) -> None:
+    def test_trades_of_one_order_are_paged_by_trade_id_from_the_first(self) -> None:
+        """Without an id the venue gives the newest page."""
         one = walk(Scope(GAP_MS), known("BTCUSDT", missing=[("BTCUSDT", 9)]), trades=True)
         (by_order,) = one.last(known(missing=[("BTCUSDT", 9)]))
 
         nexts = one.answered(by_order, Page(rows=FULL, first_ms=1, last_ms=2, first_id=1, last_id=1_500))
 
-        assert nexts == [requests.my_trades("BTCUSDT", order_id=9, from_id=1_500)]
+        assert nexts == [requests.my_trades("BTCUSDT", order_id=9, from_id=0)]
+        first, last = Page(rows=FULL, first_ms=1, last_ms=2, first_id=1, last_id=1_500), Page(rows=1)
+        (on,) = one.answered(nexts[0], first)
+        assert on == requests.my_trades("BTCUSDT", order_id=9, from_id=1_500)
+        assert one.answered(on, last) == []
 
     def test_a_full_page_without_any_readable_time_goes_on_by_id(self) -> None:
         one = walk(Scope(None), known("BTCUSDT"))
