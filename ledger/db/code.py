@@ -11,7 +11,7 @@ from importlib.resources import files
 
 SCHEMA = "ledger"
 CONTRACT = "ledger_v1"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
 """Every version of the tables that this program knows, oldest first; it wants the newest."""
 NEWEST = REVISIONS[-1]
 

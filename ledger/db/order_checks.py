@@ -17,6 +17,7 @@ Reason = Literal[
     "moved_in_gap",
     "provisional_fill",
     "missing_fills",
+    "quantity_differs",
     "unknown_to_venue",
     "unknown_status",
     "refused",
@@ -29,6 +30,8 @@ PROVISIONAL_FILL: Reason = "provisional_fill"
 """One of its fills may be a doubled frame."""
 MISSING_FILLS: Reason = "missing_fills"
 """Fills were missing when the venue last reported its executed quantity, and it has moved on since."""
+QUANTITY_DIFFERS: Reason = "quantity_differs"
+"""It is filled, with another quantity than it was for: an amendment of it was missed, or executions were."""
 UNKNOWN_TO_VENUE: Reason = "unknown_to_venue"
 """REST says that there is no such order."""
 UNKNOWN_STATUS: Reason = "unknown_status"
@@ -77,7 +80,7 @@ async def due(conn: Any, account: str, *, now_ms: int, lag_ms: int, longest_ms: 
         FROM ledger.order_checks c
         LEFT JOIN ledger.orders o ON o.account = c.account AND o.symbol = c.symbol AND o.order_id = c.order_id
         WHERE c.account = $1 AND (c.due_ms <= $2 OR c.due_ms > $2 + $4)
-          AND (c.reason NOT IN ('moved_in_gap', 'provisional_fill', 'missing_fills')
+          AND (c.reason NOT IN ('moved_in_gap', 'provisional_fill', 'missing_fills', 'quantity_differs')
                OR coalesce(o.updated_ms, 0) <= $2 - $3)
           AND (c.reason <> 'unreadable_report' OR c.tries > 0 OR c.due_ms <= $2 - $3 OR c.due_ms > $2 + $4)
         ORDER BY c.due_ms, c.symbol, c.order_id, c.reason LIMIT $5

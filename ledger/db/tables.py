@@ -306,6 +306,15 @@ orders = _table(
         "order_id",
         postgresql_where=text("wounded AND seq > told_seq"),
     ),
+    Index(
+        "orders_differing_idx",
+        "account",
+        "symbol",
+        "order_id",
+        postgresql_where=text(
+            "status = 'FILLED' AND orig_qty > 0 AND orig_qty <> greatest(venue_executed_qty, fills_qty)"
+        ),
+    ),
     comment="Newest state of every order, merged from stream and REST.",
 )
 

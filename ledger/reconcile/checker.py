@@ -37,7 +37,9 @@ Tell: TypeAlias = Callable[[str, Fact], Awaitable[None]]
 Unknown: TypeAlias = list[tuple[Request, VenueRefused]]
 """Questions for orders, with the venue's answer that there is no such order."""
 
-_SHOWN_BY_ROWS = frozenset({table.PROVISIONAL_FILL, table.MISSING_FILLS, table.UNKNOWN_STATUS, table.REFUSED})
+_SHOWN_BY_ROWS = frozenset(
+    {table.PROVISIONAL_FILL, table.MISSING_FILLS, table.QUANTITY_DIFFERS, table.UNKNOWN_STATUS, table.REFUSED}
+)
 """Reasons that stand as long as rows show them, whatever was answered."""
 
 

@@ -98,7 +98,7 @@ async def test_an_order_that_rest_reports_is_not_unknown_any_more(conn: Any, rea
 async def test_an_order_in_a_status_nobody_knows_is_neither_open_nor_over(conn: Any) -> None:
     await known(conn)
     await rest().tell(conn, order("LIQUIDATED", orig_qty="5", updated_ms=T_MS))
-    await rest().tell(conn, order("NEW", 7, orig_qty="5"), order("FILLED", 8, orig_qty="5"))
+    await rest().tell(conn, order("NEW", 7, orig_qty="5"), order("FILLED", 8, orig_qty="5", executed_qty="5"))
     await order_checks.find(conn, ACCOUNT, lag_ms=0)
     assert await rows(conn, TABLE) == [(ORDER_ID, "unknown_status", T_MS, 0, False)]
     opened = "SELECT order_id, is_open FROM ledger_v1.orders ORDER BY 1"

@@ -69,7 +69,7 @@ async def whole_readings(conn: Any) -> tuple[int, int]:
     """How often orders was read as a whole, and how many entries of the indexes of work to do were read."""
     await conn.execute("SELECT pg_stat_force_next_flush()")
     scans = await conn.fetchval("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'orders'")
-    names = ["orders_wounded_idx", "orders_untold_idx", "orders_open_idx"]
+    names = ["orders_wounded_idx", "orders_untold_idx", "orders_open_idx", "orders_differing_idx"]
     read = await conn.fetchval(
         "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE indexrelname = ANY ($1)", names
     )
