@@ -206,7 +206,13 @@ class Mirror:
         self._clock = clock
         self._http = http
         self._admin = Writer(db.writer_url, application=f"sdx-ledger {account.name}", account=account.name)
-        self._tip = Tip(account.name, clock, rest_lag_s=settings.rest_lag_s, register=self._register_again)
+        self._tip = Tip(
+            account.name,
+            clock,
+            rest_lag_s=settings.rest_lag_s,
+            register=self._register_again,
+            is_up=lambda: self.consumer.is_up,
+        )
         self._stream_writer = Writer(
             db.writer_url, application=f"sdx-ledger stream {account.name}", account=account.name, tip=self._tip
         )

@@ -87,6 +87,12 @@ async def newest_held(conn: Any, account: str, ends: Sequence[tuple[int, bytes]]
     return found
 
 
+async def head_gap(conn: Any, account: str) -> int:
+    """The newest gap of the account; 0: there is none."""
+    newest: int | None = await conn.fetchval("SELECT max(gap_id) FROM ledger.gaps WHERE account = $1", account)
+    return newest or 0
+
+
 ROLLBACK = "rollback"
 """Kind of the journal row that says which rows a database that went back had lost."""
 

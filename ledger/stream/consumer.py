@@ -231,6 +231,11 @@ class Consumer:
             self._buffer.wake()
             await self._drained(writing)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether a socket brings frames."""
+        return bool(self._live)
+
     async def _look_after(self, seconds: float) -> None:
         """A first socket that is not up by then is an outage, whatever its attempt waits for."""
         await self._clock.sleep(seconds)

@@ -18,6 +18,7 @@ import structlog
 
 from ledger.db import code, coverage, refusals
 from ledger.db.apply import Applied
+from ledger.db.coverage import Gap
 from ledger.errors import ConfigError, DatabaseError, Fenced, NoLedger, WentBack
 from ledger.log import redact
 from ledger.wire.reach import place, why
@@ -214,6 +215,8 @@ class Writer:
             raise WentBack("the database lost rows that it had confirmed")
         before_seq = tip.seq
         result = await work(conn)
+        if isinstance(result, Gap):
+            tip.note_gap(result)
         if isinstance(result, Applied) and self._generation == tip.generation and tip.lost_by(result, before_seq):
             await tip.replaced(conn, result, self._generation)
         return result

@@ -38,20 +38,30 @@ class _Answer(NamedTuple):
 class Tip:
     """Shared by all writers of one process for one account. ``fence``: the number the newest lead writes under.
 
-    ``register`` makes the account known again. ``generation`` counts how often the database went back.
+    ``register`` makes the account known again. ``is_up``: whether the stream is. ``generation`` counts how often the
+    database went back.
     """
 
     def __init__(
-        self, account: str, clock: Clock, *, rest_lag_s: float, register: Callable[[Any], Awaitable[object]]
+        self,
+        account: str,
+        clock: Clock,
+        *,
+        rest_lag_s: float,
+        register: Callable[[Any], Awaitable[object]],
+        is_up: Callable[[], bool],
     ) -> None:
         self.seq = 0
         self.digest: bytes | None = None
+        self.gap_id = 0
+        """The newest gap that was opened: a row of its own, which no journal row goes with."""
         self.fence: int | None = None
         self.generation = 0
         self._account = account
         self._clock = clock
         self._rest_lag_s = rest_lag_s
         self._register = register
+        self._is_up = is_up
         self._most_seq = 0
         """The newest row there ever was: a database may go back again before the head kept outside was replaced."""
         self._looking = asyncio.Lock()
@@ -63,6 +73,10 @@ class Tip:
         """The journal had this row, as was kept outside the database."""
         if seq > self.seq:
             self.seq, self.digest = seq, digest
+
+    def note_gap(self, gap: coverage.Gap) -> None:
+        """Take note that this gap was opened or extended."""
+        self.gap_id = max(self.gap_id, gap.gap_id)
 
     def lost_by(self, applied: Applied, before_seq: int) -> bool:
         """Take note of an answer. True: it shows less than what was answered before it was asked (``before_seq``)."""
@@ -86,9 +100,10 @@ class Tip:
         async with self._looking:
             if self.seq == 0 or self.digest is None:
                 return
-            seq, digest = self.seq, self.digest  # another writer's answers move them on while this one asks
+            # Another writer's answers move them on while this one asks.
+            seq, digest, gap_id = self.seq, self.digest, self.gap_id
             found_seq, _, there = await reads.head(conn, self._account, seq)
-            if there != digest.hex():
+            if there != digest.hex() or await reads.head_gap(conn, self._account) < gap_id:
                 live_ms = await reads.live_through_ms(conn, self._account)
                 await self._look_back(conn, found_seq, live_ms)
 
@@ -128,7 +143,8 @@ class Tip:
             conn,
             self._account,
             cause=CAUSE,
-            until_ms=now_ms,
+            # While the stream is down this is part of its outage, which has one row.
+            until_ms=now_ms if self._is_up() else None,
             not_after_ms=not_after_ms,
             live=False,
             fence=self.fence,
@@ -142,7 +158,7 @@ class Tip:
         batch = apply.build(self._account, uuid4(), "operator", [entry], SessionMemory())
         applied = await apply.apply(conn, batch, fence=self.fence)
         assert applied.last_seq is not None
-        self.seq, self.digest = applied.last_seq, applied.digest
+        self.seq, self.digest, self.gap_id = applied.last_seq, applied.digest, gap.gap_id
         self._answers.clear()
         self._covered_ms = not_after_ms or None
         self.generation += 1

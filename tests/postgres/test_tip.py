@@ -90,6 +90,7 @@ async def story(conn: Any) -> Story:
         ManualClock(NOW_MS),
         rest_lag_s=LAG_MS / 1000,
         register=lambda conn: coverage.register(conn, ACCOUNT),
+        is_up=lambda: True,
     )
     return Story(conn, the_tip, Session())
 
