@@ -81,6 +81,7 @@ async def in_the_end(conn: Any, world: World) -> None:
     if world.scenario.dialect.trades and world.scenario.loses_silently:
         _none("after a walk over everything every fill has its trade id", await _nameless_fills(conn, world))
     _none("executed is what the fills add up to and what is missing", await _sums(conn, world))
+    _none("a lost tail is a gap from where the database was live last", await _no_gap_over_lost_tail(conn, world))
     _none("no provisional fill, no snapshot in doubt is left", await _undecided(conn, world))
     _none("every journal row has the next number", await _journal_holes(conn, world))
     _none("frames are kept as they came, in their order", await _unfaithful(conn, world))
@@ -102,9 +103,10 @@ async def covered_but_for(conn: Any, world: World, refused: frozenset[str]) -> N
         _none("coverage is never past what is known", await _uncovered(conn, world, await _orders(conn, world)))
     orders = await _orders(conn, world)
     missing = [
-        f"order {key} is unknown"
+        f"order {key} of {other.created_ms} is unknown"
         for key, other in world.venue.books.orders.items()
         if key[0] not in refused and key not in orders and other.created_ms < world.venue.now_ms() - LATE_MS
+        if world.venue.rest.hidden(other, world.venue.now_ms()) is None
     ]
     if not world.scenario.loses_silently:
         _none("a refusal stops nothing but its question", missing)
@@ -378,6 +380,21 @@ async def _unknown_orders(conn: Any, world: World) -> list[str]:
         world.account,
     )
     return [" ".join(str(value) for value in row.values()) for row in (*rows, *waiting)]
+
+
+async def _no_gap_over_lost_tail(conn: Any, world: World) -> list[str]:
+    """What the database confirmed and lost again is looked for from the last instant that it kept."""
+    if world.database.returned_to is None:
+        return []
+    live_ms, gap_id = world.database.returned_to
+    found = await conn.fetchval(
+        "SELECT count(*) FROM ledger_v1.gaps WHERE account = $1 AND coalesce(from_ms, 0) <= $2"
+        " AND (gap_id > $3 OR until_ms IS NULL OR until_ms > $2)",
+        world.account,
+        live_ms,
+        gap_id,
+    )
+    return [] if found else [f"no gap from {live_ms} on"]
 
 
 async def _overdue(conn: Any, world: World) -> list[str]:

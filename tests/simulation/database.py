@@ -146,6 +146,9 @@ class Database:
         self.slowness = 1.0
         self.fence = 0
         """The newest number anybody was given to lead under."""
+        self.returned_to: tuple[int, int] | None = None
+        """Where the database last went back to, if rows were lost: the instant up to which it had been live (venue
+        clock, ms; 0: never) and its newest gap then."""
         self.trespasses: list[str] = []
         """Writes under an older one that the database took."""
         self.silent_until_ms = 0
@@ -203,7 +206,11 @@ class Database:
         if not self._has_past:
             return False
         self.done["database_went_back"] += 1
+        before = self._server.run(self._heads())
         self._server.run(self._copy(PAST, "ledger"))
+        now = self._server.run(self._heads())
+        if now[:2] != before[:2]:
+            self.returned_to = (now[2], now[1])
         for link in self._links:
             link.terminate()
         row = self._server.run(
@@ -216,6 +223,16 @@ class Database:
         self.fence = row["fence"] if row is not None else 0
         self.silent_until_ms = (row["blocked_until_ms"] or 0) if row is not None else 0
         return True
+
+    async def _heads(self) -> tuple[int, int, int]:
+        """The newest journal row, the newest gap, and the instant up to which the stream was live (0: none)."""
+        row = await self._server.own.fetchrow(
+            "SELECT coalesce((SELECT head_seq FROM ledger.accounts WHERE account = $1), 0),"
+            " coalesce((SELECT max(gap_id) FROM ledger.gaps WHERE account = $1), 0),"
+            " coalesce((SELECT max(live_through_ms) FROM ledger.coverage WHERE account = $1 AND symbol = '*'), 0)",
+            self._account,
+        )
+        return row[0], row[1], row[2]
 
     async def _copy(self, source: str, target: str) -> None:
         own = self._server.own

@@ -37,6 +37,8 @@ from tests.simulation.loop import Process, SimLoop
 START_MS = 1_717_372_800_000  # 2024-06-03T00:00:00Z
 YEAR_9999_MS = 253_402_300_799_000
 API_KEY, API_SECRET = "simulated-key", "simulated-secret"
+UNSAID = ("timestamp=", "recvWindow=", "signature=")
+"""Of every question, and of no interest."""
 REST_URL, STREAM_URL = "http://127.0.0.1:1", "ws://127.0.0.1:1"
 ADDRESS = "127.0.0.1"
 READ_TIMEOUT_S = 10.0
@@ -350,14 +352,17 @@ class Venue:
             times = 2
             self.done["frame_doubled"] += 1
         if isinstance(event, Report):
-            raw = self._oddly(raw)
+            raw = self._oddly(raw, event.order)
         for _ in range(times):
             self.push(raw)
 
-    def _oddly(self, raw: bytes) -> bytes:
-        """A report that cannot be read, or one whose describing fields are nonsense."""
+    def _oddly(self, raw: bytes, order: Order) -> bytes:
+        """A report that cannot be read, or one whose describing fields are nonsense.
+
+        Of an order that REST rightly has none of nobody else could ever tell: its report can be read.
+        """
         told = msgspec.json.decode(raw)
-        if self.unreadable:
+        if self.unreadable and self.rest.hidden(order, self.now_ms()) is None:
             self.unreadable -= 1
             self.done["report_unreadable"] += 1
             ways = ({"l": 7}, {"X": ""}, {"i": str(told["i"])}, {"T": told["T"] * 1000, "E": told["T"] * 1000})
@@ -520,7 +525,9 @@ class Venue:
         answer = self._answer(call, spoilt)
         process.touch(f"served, not answered: {call.method} {call.path}")
         told_kind = answer.status if isinstance(answer, Answer) else type(answer).__name__
-        self.log(f"http {process.name} {call.method} {call.path} {told_kind}{' ' + spoilt.kind if spoilt else ''}")
+        asked = "&".join(part for part in call.query.split("&") if not part.startswith(UNSAID))
+        told_kind = f"{told_kind} {spoilt.kind}" if spoilt else told_kind
+        self.log(f"http {process.name} {call.method} {call.path} {asked} {told_kind}")
         if spoilt is not None and spoilt.kind == "slow" and spoilt.slow_s > READ_TIMEOUT_S:
             answer, delay_s = httpx.ReadTimeout("simulated"), READ_TIMEOUT_S
         self.loop.outside(delay_s, _tell, told, answer)
