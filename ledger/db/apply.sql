@@ -87,10 +87,10 @@ $$;
 -- Land one fill that no row has by key, pairing stream frames without a trade id with trades of REST.
 --
 -- A row has a stream side (stream_key, stream_ordinal, stream_ms), a trade side (trade_id, executed_ms) or both. Sides
--- pair within one order when their numbers are equal and their times differ by at most 1 s, the nearest first. A
--- newcomer takes the nearest partner that is free or that prefers it; the side it displaces looks for another
--- (deferred acceptance). Distances are symmetric, so exactly one stable pairing exists and the order of arrival cannot
--- change it.
+-- pair within one order when their numbers are equal and their times differ by at most 1 s, the nearest first; of frames
+-- equally near the first of its kind goes before what may be a doubled one. A newcomer takes the nearest partner that is
+-- free or that prefers it; the side it displaces looks for another (deferred acceptance). Distances are symmetric, so
+-- exactly one stable pairing exists and the order of arrival cannot change it.
 CREATE OR REPLACE FUNCTION ledger.land_fill(
     p_account text, p_source text, p_seq bigint, p_index integer, p_symbol text, p_order_id bigint, p_trade_id bigint,
     p_stream_key uuid, p_stream_ordinal integer, p_side text, p_price numeric, p_qty numeric, p_quote numeric,
@@ -127,8 +127,8 @@ BEGIN
               AND (f.side = v.side OR f.side IS NULL OR v.side IS NULL)
               AND abs(f.executed_ms - v.stream_ms) <= 1000
               AND (f.stream_key IS NULL
-                   OR (abs(f.executed_ms - v.stream_ms), v.stream_key, v.stream_ordinal)
-                    < (abs(f.executed_ms - f.stream_ms), f.stream_key, f.stream_ordinal))
+                   OR (abs(f.executed_ms - v.stream_ms), v.stream_ordinal, v.stream_key)
+                    < (abs(f.executed_ms - f.stream_ms), f.stream_ordinal, f.stream_key))
             ORDER BY abs(f.executed_ms - v.stream_ms), f.trade_id LIMIT 1;
         ELSE
             SELECT f.* INTO c FROM ledger.fills f
@@ -140,7 +140,7 @@ BEGIN
               AND abs(v.executed_ms - f.stream_ms) <= 1000
               AND (f.trade_id IS NULL
                    OR (abs(v.executed_ms - f.stream_ms), v.trade_id) < (abs(f.executed_ms - f.stream_ms), f.trade_id))
-            ORDER BY abs(v.executed_ms - f.stream_ms), f.stream_key, f.stream_ordinal LIMIT 1;
+            ORDER BY abs(v.executed_ms - f.stream_ms), f.stream_ordinal, f.stream_key LIMIT 1;
         END IF;
         IF NOT FOUND THEN
             INSERT INTO ledger.fills (

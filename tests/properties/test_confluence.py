@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ledger.db import apply, reads
@@ -62,11 +62,18 @@ plans = st.builds(
 )
 
 
+TWINS_OF_ONE_MILLISECOND = Plan(
+    seed=40857, steps=41, sockets=3, lost=0, doubled=40, shuffled=False, answers=1, batch_max=1, amended=0
+)
+"""Two equal fills in one millisecond: the frame of the first is doubled, that of the second fills the order."""
+
+
 @pytest.mark.parametrize("dialect", ["documented", "orders_quote", "mixed", "full"])
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(plan=plans)
+@example(plan=TWINS_OF_ONE_MILLISECOND)
 async def test_a_mirror_equals_the_venue_after_one_complete_walk(conn: Any, dialect: str, plan: Plan) -> None:
     venue, chance = Venue(plan.seed, plan.steps, dialect, amended=plan.amended), Random(plan.seed)
     account = await known(conn, f"a{uuid4().hex}")
