@@ -408,7 +408,7 @@ def verify_command(
         output.print_json("sdx-ledger/verify/1", holds=all(report.holds for report in reports), accounts=plain(reports))
     else:
         if not reports:
-            typer.echo(NOTHING_YET)
+            output.line(NOTHING_YET)
         for report in reports:
             print_verdicts(report, whole=verbose)
     raise typer.Exit(0 if all(report.holds for report in reports) else 1)
@@ -460,7 +460,7 @@ def replay_command(
         output.print_json("sdx-ledger/replay/1", identical=identical, accounts=plain(results))
     else:
         if not results:
-            typer.echo(NOTHING_YET)
+            output.line(NOTHING_YET)
         for result in results:
             print_replayed(result)
     raise typer.Exit(0 if identical else 1)
