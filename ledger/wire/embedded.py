@@ -3,12 +3,13 @@
 Always holds: one process owns the server of a data folder (an flock says which); others that want it are guests on
 the same socket and take over when the owner is gone, so a URL handed out stays good. The server listens on a Unix
 socket in a private folder and nowhere else, never outlives its owner, and is never started over a live one.
-PostgreSQL refuses to run as root, so root runs it as ``nobody``. No folder is opened for that: the server gets its
-cluster as an open descriptor, and binaries that ``nobody`` cannot reach are copied beside the socket.
+PostgreSQL refuses to run as root, so root runs it under an account that nothing else runs under. No folder is opened
+for that: the server gets its cluster as an open descriptor, and binaries that it cannot reach are copied beside the
+socket. A cluster that earlier versions ran as ``nobody`` is given to that account at the next start.
 
 In the data folder: ``pg/`` the cluster (its PG_VERSION is the major-version marker), ``postgres.log``,
-``embedded.lock``, ``embedded.json`` (where the running server is). Anyone who is ``sdx_owner``'s operating system user
-or root may connect as any role: the folder is the door.
+``embedded.lock``, ``embedded.json`` (where the running server is). The user who runs this program, and root, may
+connect as any role; the server asks the kernel who connects and lets nobody else in, whatever the folder's mode.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
@@ -35,7 +37,16 @@ import structlog
 
 from ledger import private_files
 from ledger.errors import DatabaseError
-from ledger.wire.pg_binaries import as_server_user, find_binaries, major_of, server_user, usable, within_reach
+from ledger.wire.pg_binaries import (
+    as_user,
+    find_binaries,
+    major_of,
+    maker,
+    server_user,
+    uids_in_use,
+    usable,
+    within_reach,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +61,8 @@ READER = "sdx_reader"
 STOP_WAIT_S = 6.0  # a service has 10 s to stop; after a hard stop PostgreSQL recovers by itself
 LOG_MAX_BYTES = 10_000_000
 _SOCKET_MAX_BYTES = 100  # the system's limit is 107, some systems' 103
+MAKERS_MAX = 8
+"""How many accounts are tried before a machine counts as too busy to set PostgreSQL up."""
 _PORT = "5432"
 _POLL_S = 0.02
 _TAKEOVER_POLL_S = 0.5
@@ -257,23 +270,27 @@ class Embedded:
         version = usable(binaries)
         self._major = major_of(version)
         _refuse_other_major(self.cluster, self._major)
-        self._runtime = _make_runtime(self._runtime or (place[0] if place else None))
+        user = server_user(self.cluster)
+        self._runtime = _make_runtime(self._runtime or (place[0] if place else None), user)
         self._place.unlink(missing_ok=True)
-        binaries = within_reach(binaries, self._runtime / f"postgres-{version}")
+        binaries = within_reach(binaries, self._runtime / f"postgres-{version}", user)
         if not self.cluster.exists():
-            await _create_cluster(self.cluster, binaries, self._major)
-        self._process = await self._spawn(binaries)
+            await _create_cluster(self.cluster, binaries, self._major, user)
+        elif user and self.cluster.lstat().st_uid != user[0]:
+            log.info("PostgreSQL gets an account of its own", uid=user[0], before=self.cluster.lstat().st_uid)
+            await asyncio.to_thread(_give, self.cluster, user)
+        self._process = await self._spawn(binaries, user)
         await self._prepare()
         _write_place(self._place, self._runtime, self._major)
         log.info("PostgreSQL is up", version=version, data=str(self.cluster))
 
-    async def _spawn(self, binaries: Path) -> asyncio.subprocess.Process:
-        settings = {**self._settings, "unix_socket_directories": f"{self._runtime}/s"}
+    async def _spawn(self, binaries: Path, user: tuple[int, int] | None) -> asyncio.subprocess.Process:
+        assert self._runtime is not None
+        settings = {**self._settings, **_doors(self._runtime), "unix_socket_directories": f"{self._runtime}/s"}
         given = [_mark(self.cluster), *(f"{name}={value}" for name, value in settings.items())]
         options = [part for one in given for part in ("-c", one)]
-        user = server_user()
         uid, gid = user or (0, 0)
-        with _held(self.cluster) as (path, descriptors), _log_file(self.log_file) as output:
+        with _held(self.cluster, user) as (path, descriptors), _log_file(self.log_file) as output:
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(uid), str(gid)),
                 *(str(binaries / "postgres"), "-D", path, "-p", _PORT, *options),
@@ -444,19 +461,44 @@ def _write_place(file: Path, runtime: Path, major: int) -> None:
     private_files.replace_text(file, json.dumps({"runtime": str(runtime), "major": major, "pid": os.getpid()}))
 
 
-def _make_runtime(earlier: Path | None) -> Path:
+def _make_runtime(earlier: Path | None, user: tuple[int, int] | None) -> Path:
     """A short-named folder with ``s`` for the socket: the earlier one where it can be had, so that URLs stay good."""
-    user = server_user()
     runtime = earlier if earlier and _is_ours(earlier) else None
     if runtime is None:
         runtime = Path(tempfile.mkdtemp(prefix="sdx-", dir=_runtime_base()))
     # Root's server must pass through to its socket; it cannot list, and what is in it has modes of its own.
     runtime.chmod(0o711 if user else 0o700)
     sockets = runtime / "s"
+    if user and sockets.exists() and sockets.lstat().st_uid != user[0]:
+        shutil.rmtree(sockets)  # of another account, with what its server may have left behind
     sockets.mkdir(mode=0o700, exist_ok=True)
     if user:
         os.chown(sockets, *user, follow_symlinks=False)
     return runtime
+
+
+def _doors(runtime: Path) -> dict[str, str]:
+    """Who may connect: this program's user and root, as whatever role they name; nobody else. As settings of the
+    server, whose files are beside the socket, so that clusters of any age have them."""
+    names = dict.fromkeys(pwd.getpwuid(uid).pw_name for uid in (os.geteuid(), 0) if _has_name(uid))
+    # PostgreSQL 15 does not know "all", so there it is our three roles alone.
+    pairs = [(name, role) for name in names for role in (OWNER, WRITER, READER, "all")]
+    given = {
+        "hba": "local all all peer map=sdx\nlocal replication all peer map=sdx\n",
+        "ident": "".join(f'sdx "{name}" {role}\n' for name, role in pairs),
+    }
+    for name, text in given.items():
+        private_files.replace_text(runtime / f"{name}.conf", text)
+        (runtime / f"{name}.conf").chmod(0o644)  # root's server is another user; there is no secret in them
+    return {f"{name}_file": str(runtime / f"{name}.conf") for name in given}
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _is_ours(folder: Path) -> bool:
@@ -487,12 +529,12 @@ def _open_to_all(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _held(folder: Path, user: tuple[int, int] | None) -> Iterator[tuple[str, tuple[int, ...]]]:
     """A path to the folder that works for the server's user, and the descriptors its process must inherit.
 
     An open descriptor needs no right to pass through the folders above.
     """
-    if server_user() is None:
+    if user is None:
         yield str(folder), ()
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -502,19 +544,50 @@ def _held(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         os.close(descriptor)
 
 
-async def _create_cluster(cluster: Path, binaries: Path, major: int) -> None:
+def _give(folder: Path, user: tuple[int, int]) -> None:
+    """Make a cluster this user's, the folder itself last, so that half of it is done again. What the user before may
+    have put there is not followed. Raises DatabaseError for a file that is linked from elsewhere."""
+    for place, _, names, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        for name in names:
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_nlink > 1:
+                raise DatabaseError(f"{place}/{name} is linked from elsewhere, where it does not belong; remove it")
+            os.chown(name, *user, dir_fd=descriptor, follow_symlinks=False)
+        os.chown(descriptor, *user)
+
+
+async def _create_cluster(cluster: Path, binaries: Path, major: int, user: tuple[int, int] | None) -> None:
     """initdb beside the final place, then rename: a cluster that exists is complete."""
     draft = cluster.with_name("pg.new")
+    for _ in range(MAKERS_MAX):
+        made_by = maker(user) if user else None
+        await _initdb(draft, binaries, major, made_by)
+        if user is None or made_by is None or made_by == user:
+            break
+        if made_by[0] not in uids_in_use():
+            _give(draft, user)
+            break
+        # A program that began to run under the same account meanwhile could have written to it.
+    else:
+        raise DatabaseError("programs run under every account that PostgreSQL could be set up with; try again")
+    draft.rename(cluster)
+
+
+def _make_empty(draft: Path, user: tuple[int, int] | None) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
-    if user := server_user():
+    if user:
         os.chown(draft, *user)
-    options = ["-U", OWNER, "-A", "trust", "--encoding=UTF8", "--locale=C", "--no-instructions"]
+
+
+async def _initdb(draft: Path, binaries: Path, major: int, made_by: tuple[int, int] | None) -> None:
+    _make_empty(draft, made_by)
+    options = ["-U", OWNER, "--auth-local=peer", "--auth-host=reject"]
+    options += ["--encoding=UTF8", "--locale=C", "--no-instructions"]
     if major >= 17:
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]  # sorts alike on every machine
     if major < 18:
         options += ["--data-checksums"]
-    with _held(draft) as (path, descriptors):
+    with _held(draft, made_by) as (path, descriptors):
         process = await asyncio.create_subprocess_exec(
             *(str(binaries / "initdb"), "-D", path, *options),
             stdin=subprocess.DEVNULL,
@@ -523,13 +596,13 @@ async def _create_cluster(cluster: Path, binaries: Path, major: int) -> None:
             cwd="/",
             env=_environment(),
             pass_fds=descriptors,
-            **as_server_user(),
+            **as_user(made_by),
         )
         _, errors = await process.communicate()
     if process.returncode:
         why = " ".join(errors.decode("utf-8", "replace").split())
-        raise DatabaseError(f"initdb could not create {cluster} (status {process.returncode}): {why[-500:]}")
-    draft.rename(cluster)
+        place = draft.with_name("pg")
+        raise DatabaseError(f"initdb could not create {place} (status {process.returncode}): {why[-500:]}")
 
 
 @contextlib.contextmanager

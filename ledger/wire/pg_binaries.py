@@ -6,20 +6,28 @@ over it, the system's PostgreSQL comes last; no folder is opened to anybody for 
 
 from __future__ import annotations
 
+import grp
 import importlib.util
 import os
 import pwd
 import re
+import secrets
 import shutil
 import subprocess  # nosec B404
 import sys
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ledger.errors import DatabaseError
 
 OLDEST_MAJOR = 15
+OWN_ACCOUNT = "sdx-ledger"
+"""The account of a service that was installed as a whole; root's server runs under it where it is there."""
+FREE_IDS = range(60_578, 61_184)
+"""User ids that neither distributions nor systemd nor containers give away (systemd's "Users, Groups, UIDs")."""
 
 
 def find_binaries() -> Path:
@@ -49,8 +57,13 @@ def find_psql() -> Path:
     return Path(found)
 
 
-def server_user() -> tuple[int, int] | None:
-    """(uid, gid) the server runs as when we are root; None: as ourselves. Raises DatabaseError if it cannot be."""
+def server_user(cluster: Path) -> tuple[int, int] | None:
+    """(uid, gid) the server of this cluster runs as when we are root; None: as ourselves. Raises DatabaseError if it
+    cannot be.
+
+    An account that nothing else runs under: ``sdx-ledger`` where the machine has it, else an id that nobody uses. What
+    other programs share, as ``nobody``, would be a superuser of the ledger in all of them.
+    """
     if os.geteuid() != 0:
         try:
             pwd.getpwuid(os.geteuid())
@@ -62,19 +75,81 @@ def server_user() -> tuple[int, int] | None:
         return None
     if sys.platform != "linux":
         raise DatabaseError("the embedded PostgreSQL does not run as root on this system; use a plain user")
+    if own := _account(OWN_ACCOUNT):
+        return own.pw_uid, own.pw_gid
+    if cluster.exists() and (owner := cluster.lstat().st_uid) in FREE_IDS and _name_of(owner) is None:
+        return owner, owner
+    busy = uids_in_use()
+    first = zlib.crc32(os.fsencode(cluster))
+    for step in range(len(FREE_IDS)):
+        number = FREE_IDS[(first + step) % len(FREE_IDS)]
+        if number not in busy and _name_of(number) is None and _is_known_to_the_kernel(number):
+            return number, number
+    raise DatabaseError(
+        f"PostgreSQL does not run as root, and none of the user ids {FREE_IDS[0]} to {FREE_IDS[-1]} can be had here; "
+        f"run: useradd --system {OWN_ACCOUNT}, or run as a plain user, or set SDX_DATABASE_URL to a running server"
+    )
+
+
+def maker(user: tuple[int, int]) -> tuple[int, int]:
+    """(uid, gid) that initdb runs as for a server of this user: initdb wants one that /etc/passwd names, so where the
+    server's has no name, an account under which no process runs. Raises DatabaseError where there is none."""
+    if _name_of(user[0]) is not None:
+        return user
+    busy = uids_in_use()
+    quiet = [
+        (entry.pw_uid, entry.pw_gid)
+        for entry in pwd.getpwall()
+        if entry.pw_uid
+        and entry.pw_uid not in busy
+        and entry.pw_shell.rpartition("/")[2] in ("nologin", "false")
+        and _is_known_to_the_kernel(entry.pw_uid)
+    ]
+    if quiet:
+        return secrets.choice(quiet)  # two that start at once should not choose the same
+    raise DatabaseError(
+        "PostgreSQL does not run as root, and programs run under every system account here, which could write to what "
+        f"it makes; run: useradd --system {OWN_ACCOUNT}, or set SDX_DATABASE_URL to a running server"
+    )
+
+
+def uids_in_use() -> set[int]:
+    """The user ids that processes run under."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            found.add(process.stat().st_uid)
+    return found
+
+
+def _account(name: str) -> pwd.struct_passwd | None:
     try:
-        nobody = pwd.getpwnam("nobody")
+        found = pwd.getpwnam(name)
     except KeyError:
-        raise DatabaseError(
-            "PostgreSQL does not run as root and there is no user 'nobody' here; run as a plain user, or set "
-            "SDX_DATABASE_URL to a running server"
-        ) from None
-    return nobody.pw_uid, nobody.pw_gid
+        return None
+    return found if found.pw_uid else None
 
 
-def as_server_user() -> dict[str, Any]:
-    """Arguments for ``subprocess`` that run a program as the server's user."""
-    user = server_user()
+def _name_of(number: int) -> str | None:
+    """How the machine calls a user or a group of this id."""
+    with suppress(KeyError):
+        return pwd.getpwuid(number).pw_name
+    with suppress(KeyError):
+        return grp.getgrgid(number).gr_name
+    return None
+
+
+def _is_known_to_the_kernel(number: int) -> bool:
+    """Whether a process here may have this user and group id: in a container not every number is mapped."""
+    for kind in ("uid", "gid"):
+        lines = [list(map(int, line.split())) for line in Path(f"/proc/self/{kind}_map").read_text().splitlines()]
+        if not any(first <= number < first + count for first, _, count in lines):
+            return False
+    return True
+
+
+def as_user(user: tuple[int, int] | None) -> dict[str, Any]:
+    """Arguments for ``subprocess`` that run a program as this user; None: as ourselves."""
     return {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
 
 
@@ -117,10 +192,10 @@ def major_of(version: str) -> int:
     return int(found[0]) if found else 0
 
 
-def within_reach(binaries: Path, copy: Path) -> Path:
+def within_reach(binaries: Path, copy: Path, server: tuple[int, int] | None) -> Path:
     """The binaries, or a copy of them where the server's user may run them."""
-    user = as_server_user()
-    if not user or version_in(binaries, **user):
+    user = as_user(server)
+    if server is None or version_in(binaries, **user):
         return binaries
     prefix = binaries.resolve().parent
     root = copy / prefix.parent.name / prefix.name
@@ -138,7 +213,7 @@ def within_reach(binaries: Path, copy: Path) -> Path:
         draft.replace(copy)
     if not version_in(root / "bin", **user):
         raise DatabaseError(
-            f"user 'nobody' can run PostgreSQL neither in {binaries} nor from a copy in {copy.parent}; install "
+            f"user id {server[0]} can run PostgreSQL neither in {binaries} nor from a copy in {copy.parent}; install "
             "your system's postgresql, or set SDX_DATABASE_URL to a running server"
         )
     return root / "bin"

@@ -312,7 +312,7 @@ def test_without_any_binaries_the_message_names_every_way(monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root must give its server to another user")
-async def test_root_copies_binaries_that_nobody_cannot_reach(tmp_path: Path) -> None:
+async def test_root_copies_binaries_that_its_servers_account_cannot_reach(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     prefix = find_binaries().parent
