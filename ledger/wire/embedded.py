@@ -37,6 +37,7 @@ import structlog
 
 from ledger import private_files
 from ledger.errors import DatabaseError
+from ledger.wire import server_log
 from ledger.wire.pg_binaries import (
     as_user,
     find_binaries,
@@ -59,7 +60,6 @@ READER = "sdx_reader"
 """Selects, nothing else."""
 
 STOP_WAIT_S = 6.0  # a service has 10 s to stop; after a hard stop PostgreSQL recovers by itself
-LOG_MAX_BYTES = 10_000_000
 _SOCKET_MAX_BYTES = 100  # the system's limit is 107, some systems' 103
 MAKERS_MAX = 8
 """How many accounts are tried before a machine counts as too busy to set PostgreSQL up."""
@@ -148,6 +148,7 @@ class Embedded:
         self._runtime: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._log_keeper: asyncio.Task[None] | None = None
         self._major = 0
 
     async def __aenter__(self) -> Embedded:
@@ -196,14 +197,17 @@ class Embedded:
             await self.stop()
             raise
         self._keeper = asyncio.create_task(self._keep(), name="embedded postgres")
+        keeping = server_log.keep_small(self.log_file, is_ours=lambda: self._owns, every_s=server_log.EVERY_S)
+        self._log_keeper = asyncio.create_task(keeping)
 
     async def stop(self) -> None:
         """Stop the server if it is ours; a guest only leaves. Safe to call twice."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
-            self._keeper = None
+        for keeper in (self._keeper, self._log_keeper):
+            if keeper is not None:
+                keeper.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await keeper
+        self._keeper = self._log_keeper = None
         await self._end_process()
         if self._owns:
             if self._runtime is not None:
@@ -431,7 +435,8 @@ def _refuse_other_major(cluster: Path, major: int) -> None:
     if made_by != str(major):
         raise DatabaseError(
             f"{cluster} was made by PostgreSQL {made_by}, here is PostgreSQL {major}; set SDX_PG_BIN to the folder "
-            f"of PostgreSQL {made_by}'s binaries, or dump with it and restore into an empty SDX_DATA_DIR"
+            f"of PostgreSQL {made_by}'s binaries, or dump with it and restore into an empty SDX_DATA_DIR: "
+            "docs/operating.md says how"
         )
 
 
@@ -608,8 +613,7 @@ async def _initdb(draft: Path, binaries: Path, major: int, made_by: tuple[int, i
 @contextlib.contextmanager
 def _log_file(path: Path) -> Iterator[int]:
     """The server's log, for appending; a large one is set aside first."""
-    if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
+    server_log.set_aside(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor

@@ -17,9 +17,10 @@ import asyncpg
 import pytest
 
 from ledger.errors import DatabaseError
-from ledger.wire import embedded, pg_binaries
+from ledger.wire import embedded, pg_binaries, server_log
 from ledger.wire.embedded import READER, WRITER, Embedded
 from ledger.wire.pg_binaries import find_binaries, major_of, usable
+from tests.flows.processes import until
 from tests.patience import stretched
 
 ROOT = Path(embedded.__file__).parents[2]
@@ -278,10 +279,30 @@ async def test_a_large_log_is_set_aside(data_dir: Path) -> None:
     async with Embedded(data_dir):
         pass
     with (data_dir / "postgres.log").open("r+b") as log:
-        log.truncate(embedded.LOG_MAX_BYTES + 1)
+        log.truncate(server_log.MAX_BYTES + 1)
     async with Embedded(data_dir):
         assert (data_dir / "postgres.log").stat().st_size < 100_000
-    assert (data_dir / "postgres.log.1").stat().st_size > embedded.LOG_MAX_BYTES
+    assert (data_dir / "postgres.log.1").stat().st_size > server_log.MAX_BYTES
+
+
+async def test_a_log_that_grows_while_the_server_runs_is_set_aside_and_the_server_goes_on_in_it(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_log, "EVERY_S", 0.05)
+    file, aside = data_dir / "postgres.log", data_dir / "postgres.log.1"
+    aside.unlink(missing_ok=True)
+    async with Embedded(data_dir) as pg:
+        monkeypatch.setattr(server_log, "MAX_BYTES", file.stat().st_size)
+        before = file.read_bytes()
+        await ask(pg.url(), "SELECT pg_log_backend_memory_contexts(pg_backend_pid())")
+        await until(aside.exists, "the log is set aside")
+        monkeypatch.setattr(server_log, "MAX_BYTES", 10_000_000)
+        await ask(pg.url(), "SELECT pg_log_backend_memory_contexts(pg_backend_pid())")
+
+    assert aside.read_bytes().startswith(before)
+    assert stat.S_IMODE(aside.stat().st_mode) == 0o600
+    assert file.stat().st_size > 0
+    assert b"\0" not in file.read_bytes()
 
 
 async def test_a_half_made_cluster_is_made_anew(tmp_path: Path) -> None:
