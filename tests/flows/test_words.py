@@ -13,7 +13,8 @@ import typer.main
 
 from ledger.cli import cli
 from ledger.db.code import NEWEST
-from tests.flows.processes import FAST, Bench, bench
+from ledger.wire import loopback
+from tests.flows.processes import FAST, Bench, bench, until
 
 KEY = {"SDX_API_KEY": "some-key", "SDX_API_SECRET": "some-secret"}
 NO_VENUE = {"SDX_REST_URL": "http://127.0.0.1:9", "SDX_STREAM_URL": "ws://127.0.0.1:9"}
@@ -153,6 +154,27 @@ async def test_a_market_that_the_venue_does_not_know_is_named(programs: Bench) -
         "main: --symbol btc/usdt: GET /api/v1/allOrders btc/usdt: the venue says 'Invalid symbol.' "
         "(HTTP 400, code -1121)"
     )
+
+
+async def test_a_monitor_is_told_that_the_service_is_well_that_it_cannot_reach_the_stream_and_that_it_is_gone(
+    programs: Bench,
+) -> None:
+    venue = await programs.sandbox("--dialect", "full", "--rate", "5")
+    service = programs.start("run", settings={"SDX_LOG_FORMAT": "json"})
+    said: list[tuple[int, str, str]] = []
+
+    async def check_says(code: int, *words: str) -> bool:
+        said.append(await programs.done("status", "--check"))
+        return said[-1][0] == code and all(word in said[-1][1] for word in words)
+
+    await until(lambda: check_says(0, "main: live, complete through "), "all is well")
+    await loopback.post(f"{venue}/sandbox/fault", {"do": "refuse_ws", "for_s": 3600})
+    await loopback.post(f"{venue}/sandbox/fault", {"do": "drop"})
+    await until(lambda: check_says(1, "main: not live: no socket since ", "REST alone is asked"), "the outage is said")
+    assert await service.stopped() == 0
+    await until(lambda: check_says(1, "main: no process mirrors it, not live"), "the service is gone")
+
+    assert all(err == "" and out.count("\n") == 1 for _, out, err in said)
 
 
 # An account nobody mirrors, by one helper.
