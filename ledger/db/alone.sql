@@ -80,6 +80,7 @@ BEGIN
       AND (excluded.status_rank, excluded.status_decided, excluded.status_executed, excluded.status_ms,
            ledger.status_tie(excluded.status))
         > (t.status_rank, t.status_decided, t.status_executed, t.status_ms, ledger.status_tie(t.status))
+      AND (t.status IS DISTINCT FROM excluded.status OR excluded.terms_ms > 0 OR p_sum.qty IS NOT NULL)
       AND (t.side <> excluded.side OR t.type <> excluded.type OR t.time_in_force <> excluded.time_in_force
            OR t.client_order_id <> excluded.client_order_id OR t.price <> excluded.price
            OR t.orig_qty <> excluded.orig_qty) IS NOT TRUE;

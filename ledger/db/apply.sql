@@ -845,6 +845,9 @@ BEGIN
                    o.account IS NULL OR coalesce(
                        f.top > (o.status_rank, o.status_decided, o.status_executed, o.status_ms,
                                 ledger.status_tie(o.status))::ledger.order_standing, false) AS wins,
+                   -- Something of the order changed that neither an execution nor the status is, and was not said.
+                   coalesce(v_source = 'stream' AND o.status_rank < 3 AND (f.top).status = ledger.status_tie(o.status)
+                            AND (f.top).updated > o.status_ms AND f.terms_ms IS NULL AND s.symbol IS NULL, false) AS repeated,
                    f.top, o AS old, o.account IS NULL AS fresh, f.executed IS NOT NULL AS told,
                    CASE WHEN f.symbol IS NULL THEN NULL ELSE concat_ws(', ',
                        CASE WHEN f.side <> f.side2 OR o.side <> f.side OR o.side <> f.side2 THEN 'side' END,
@@ -944,7 +947,7 @@ BEGIN
                     'symbol', m.symbol, 'id', m.order_id, 'frame', m.frame, 'fields', m.conflicts, 'said', m.said,
                     'held', concat_ws(' ', m.side, m.type, m.tif, coalesce((m.old).client_order_id, m.client),
                                       coalesce((m.old).price, m.price), coalesce((m.old).orig_qty, m.orig)),
-                    'shrank', m.shrank, 'amended', m.amended, 'anew', m.anew,
+                    'shrank', m.shrank, 'amended', m.amended, 'anew', m.anew, 'repeated_ms', CASE WHEN m.repeated THEN m.updated END,
                     'anew_held', CASE WHEN m.anew THEN ledger.order_in_words(
                         (m.old).order_id, (m.old).side, (m.old).orig_qty, (m.old).status, (m.old).created_ms,
                         (m.old).updated_ms) END,
@@ -956,7 +959,8 @@ BEGIN
                     'held_executed', (m.old).venue_executed_qty::text,
                     'said_executed', concat_ws(' at ', m.said_executed, m.said_ms),
                     'one_end', least(m.one_end, m.other_end), 'other_end', greatest(m.one_end, m.other_end)))
-                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL OR m.shrank OR m.amended OR m.anew)
+                FROM merged m WHERE m.conflicts <> '' OR m.one_end IS NOT NULL OR m.shrank OR m.amended OR m.anew
+                   OR m.repeated)
         INTO orders_changed, v_conflicts;
 
         IF v_conflicts IS NOT NULL THEN
@@ -964,7 +968,8 @@ BEGIN
                             c ->> 'fields' AS fields, c ->> 'held' AS held, c ->> 'said' AS said, c ->> 'one_end' AS one_end,
                             c ->> 'other_end' AS other_end, (c ->> 'shrank')::boolean AS shrank,
                             c ->> 'held_executed' AS held_executed, c ->> 'said_executed' AS said_executed,
-                            (c ->> 'anew')::boolean AS anew, (c ->> 'amended')::boolean AS amended, c AS whole
+                            (c ->> 'anew')::boolean AS anew, (c ->> 'amended')::boolean AS amended,
+                            (c ->> 'repeated_ms')::bigint AS repeated_ms, c AS whole
                      FROM jsonb_array_elements(v_conflicts) c
             LOOP
                 IF r.anew THEN
@@ -979,6 +984,10 @@ BEGIN
                 END IF;
                 IF r.amended THEN
                     PERFORM ledger.keep_amended(p_account, r.whole, v_orders, v_head + r.frame);
+                END IF;
+                IF r.repeated_ms IS NOT NULL THEN
+                    INSERT INTO ledger.order_checks (account, symbol, order_id, reason, due_ms)
+                    VALUES (p_account, r.symbol, r.id, 'reported_again', r.repeated_ms + p_lag_ms) ON CONFLICT DO NOTHING;
                 END IF;
                 IF r.shrank THEN
                     others_changed := others_changed + ledger.doubt(

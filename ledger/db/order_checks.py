@@ -18,6 +18,7 @@ Reason = Literal[
     "provisional_fill",
     "missing_fills",
     "quantity_differs",
+    "reported_again",
     "unknown_to_venue",
     "unknown_status",
     "refused",
@@ -32,6 +33,9 @@ MISSING_FILLS: Reason = "missing_fills"
 """Fills were missing when the venue last reported its executed quantity, and it has moved on since."""
 QUANTITY_DIFFERS: Reason = "quantity_differs"
 """It is filled, with another quantity than it was for: an amendment of it was missed, or executions were."""
+REPORTED_AGAIN: Reason = "reported_again"
+"""The stream reported it once more without an execution or another status, and not what changed: it may be amended.
+Entered by ledger.apply."""
 UNKNOWN_TO_VENUE: Reason = "unknown_to_venue"
 """REST says that there is no such order."""
 UNKNOWN_STATUS: Reason = "unknown_status"
@@ -80,7 +84,8 @@ async def due(conn: Any, account: str, *, now_ms: int, lag_ms: int, longest_ms: 
         FROM ledger.order_checks c
         LEFT JOIN ledger.orders o ON o.account = c.account AND o.symbol = c.symbol AND o.order_id = c.order_id
         WHERE c.account = $1 AND (c.due_ms <= $2 OR c.due_ms > $2 + $4)
-          AND (c.reason NOT IN ('moved_in_gap', 'provisional_fill', 'missing_fills', 'quantity_differs')
+          AND (c.reason NOT IN ('moved_in_gap', 'provisional_fill', 'missing_fills', 'quantity_differs',
+                                'reported_again')
                OR coalesce(o.updated_ms, 0) <= $2 - $3)
           AND (c.reason <> 'unreadable_report' OR c.tries > 0 OR c.due_ms <= $2 - $3 OR c.due_ms > $2 + $4)
         ORDER BY c.due_ms, c.symbol, c.order_id, c.reason LIMIT $5

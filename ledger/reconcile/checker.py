@@ -38,7 +38,13 @@ Unknown: TypeAlias = list[tuple[Request, VenueRefused]]
 """Questions for orders, with the venue's answer that there is no such order."""
 
 _SHOWN_BY_ROWS = frozenset(
-    {table.PROVISIONAL_FILL, table.MISSING_FILLS, table.QUANTITY_DIFFERS, table.UNKNOWN_STATUS, table.REFUSED}
+    {
+        table.PROVISIONAL_FILL,
+        table.MISSING_FILLS,
+        table.QUANTITY_DIFFERS,
+        table.UNKNOWN_STATUS,
+        table.REFUSED,
+    }
 )
 """Reasons that stand as long as rows show them, whatever was answered."""
 
@@ -175,6 +181,7 @@ class OrderChecker:
 
 _ASKED = (
     table.MOVED_IN_GAP,
+    table.REPORTED_AGAIN,
     table.UNKNOWN_TO_VENUE,
     table.UNKNOWN_STATUS,
     table.REFUSED,

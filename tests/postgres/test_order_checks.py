@@ -95,6 +95,34 @@ async def test_an_order_that_rest_reports_is_not_unknown_any_more(conn: Any, rea
     assert [row[0] for row in await rows(conn, TABLE)] == [7]
 
 
+async def test_a_report_that_says_nothing_new_of_an_order_makes_rest_be_asked_what_it_is_for(conn: Any) -> None:
+    """Ten fields tell neither quantity nor price: an order amended in place shows as NEW once more."""
+    await known(conn)
+    stream = Session()
+    for moved_ms in (T_MS, T_MS):
+        await stream.tell(conn, order("NEW", updated_ms=moved_ms))
+    assert await rows(conn, TABLE) == [], "a doubled frame is of the same instant"
+    await stream.tell(conn, order("NEW", updated_ms=T_MS + 500))
+    await stream.tell(conn, order("CANCELED", updated_ms=T_MS + 700))
+    await order_checks.find(conn, ACCOUNT, lag_ms=0)
+    assert [row[:2] for row in await rows(conn, TABLE)] == [(ORDER_ID, "reported_again")], "however it ended"
+    await order_checks.done(conn, ACCOUNT, KEY, ["reported_again"], quiet_ms=T_MS + 600)
+    assert len(await rows(conn, TABLE)) == 1, "an answer of before it ended settles nothing"
+    await order_checks.done(conn, ACCOUNT, KEY, ["reported_again"], quiet_ms=T_MS + 700)
+    assert await rows(conn, TABLE) == []
+
+
+async def test_an_order_filled_with_another_quantity_than_it_was_for_is_asked_for(conn: Any) -> None:
+    await known(conn)
+    await rest().tell(conn, order("NEW", orig_qty="5", executed_qty="0", updated_ms=T_MS))
+    await Session().tell(conn, order("FILLED", updated_ms=T_MS + 500), fill(500, "3"))
+    await order_checks.find(conn, ACCOUNT, lag_ms=1000)
+    assert await rows(conn, TABLE) == [(ORDER_ID, "quantity_differs", T_MS + 1500, 0, False)]
+    await rest().tell(conn, order("FILLED", orig_qty="3", executed_qty="3", updated_ms=T_MS + 500))
+    await order_checks.find(conn, ACCOUNT, lag_ms=1000)
+    assert "quantity_differs" not in [row[1] for row in await rows(conn, TABLE)]
+
+
 async def test_an_order_in_a_status_nobody_knows_is_neither_open_nor_over(conn: Any) -> None:
     await known(conn)
     await rest().tell(conn, order("LIQUIDATED", orig_qty="5", updated_ms=T_MS))
