@@ -136,10 +136,9 @@ async def stream_gone(play: Play) -> None:
 async def stream_gone_seen(play: Play) -> str:
     gap = await play.text("SELECT cause, from_ms, until_ms, closed_at FROM ledger_v1.gaps")
     live = await play.text("SELECT live FROM ledger_v1.coverage WHERE symbol = '*'")
-    _, status, _ = await play.programs.done("status")
-    since = (
-        "since when" if re.search(r"NO socket since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", status) else "not since when"
-    )
+    _, out, _ = await play.programs.done("status")
+    said = re.search(r"no socket since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", re.sub(r"[│\s]+", " ", out))
+    since = "since when" if said else f"not since when: {out}"
     return f"gap {gap}, live {live}, status says {since}; {await counts(play)}"
 
 
