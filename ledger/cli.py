@@ -671,6 +671,8 @@ def discrepancy_resolve(
         raise typer.BadParameter(escaped(str(error)), param_hint="ID") from None
     (decision,) = done
     booked = f", booked as a {meaning} of {decision.amount} {decision.subject}" if decision.is_booked else ""
+    if meaning == "accepted":
+        booked = ": what is not known stays so, and coverage waits for it no more"
     output.line(f"discrepancy {discrepancy_id} is settled{booked}")
 
 
@@ -688,13 +690,14 @@ def quarantine_list(account: OneAccount = None, as_json: Json = False) -> None:
 
 
 def print_quarantined(rows: list[dict[str, Any]]) -> None:
-    """Two lines each: what it is, and why it is not in the rows."""
+    """Two lines each: what it is, and why it is not in the rows; then what to do."""
     for row in rows:
         received = f"received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
-        output.line(
-            f"{row['account']} {row['seq']}  {row['source']} {row['kind']}  {received}, tried {row['tries']} times"
-        )
+        tried = "once" if row["tries"] == 1 else f"{row['tries']} times"
+        output.line(f"{row['account']} {row['seq']}  {row['source']} {row['kind']}  {received}, tried {tried}")
         output.line(f"    {row['problem']}")
+    if rows:
+        output.line("after an upgrade: sdx-ledger quarantine retry; to leave one out: see sdx-ledger discrepancy list")
 
 
 @quarantine_cli.command("retry")
