@@ -203,7 +203,7 @@ BEGIN
     END IF;
     RETURN ledger.doubt(
         p_account, 'ids_began_anew', p_symbol, p_held, p_said, p_seq, p_at, p_symbol => p_symbol,
-        p_order_id => p_order_id, p_trade_id => p_trade_id, p_uncovered_from_ms => p_ms);
+        p_order_id => p_order_id, p_trade_id => p_trade_id, p_uncovered_from_ms => greatest(p_ms - 1, 0));
 END
 $$;
 

@@ -451,7 +451,7 @@ class Consumer:
                 await self._write_due()
                 await self._keep_key()
             except WentBack:
-                self._begin_sessions_anew()
+                (self._ahead,) = self._laid_out_anew(self._ahead)
                 continue
             batch = self._ahead or self._next_batch()
             self._ahead = None
@@ -589,14 +589,18 @@ class Consumer:
             try:
                 await self._send(batch)
             except WentBack:
-                waiting = [self._as_received(one) for one in (batch, self._ahead) if one is not None and one.frames]
                 through_ms = batch.header[-1]
-                self._begin_sessions_anew()
-                batch, *ahead = [self._laid_out(*one) for one in waiting] if batch.frames else [batch]
-                batch = batch if through_ms is None else batch.through(through_ms)
-                self._ahead = ahead[0] if ahead else self._ahead
+                again, self._ahead = self._laid_out_anew(batch, self._ahead)
+                assert again is not None
+                batch = again if through_ms is None else again.through(through_ms)
             else:
                 return
+
+    def _laid_out_anew(self, *batches: Batch | None) -> list[Batch | None]:
+        """What waits to be written to a database that went back, its frames as the first ones of other sessions."""
+        received = [self._as_received(one) if one is not None and one.frames else None for one in batches]
+        self._begin_sessions_anew()
+        return [one if was is None else self._laid_out(*was) for one, was in zip(batches, received, strict=True)]
 
     def _begin_sessions_anew(self) -> None:
         """The database lost the last frames of every session it had: those to come are the first of other sessions."""
