@@ -214,6 +214,19 @@ class Books:
         twin._open = dict(self._open)
         return twin
 
+    def forget(self, symbol: str) -> Books:
+        """Take everything of a market out of the books but what it did to the balances. Returns that."""
+        taken = Books()
+        taken.orders = {key: order for key, order in self.orders.items() if order.symbol == symbol}
+        taken.fills = {key: fill for key, fill in self.fills.items() if fill.symbol == symbol}
+        for order_key in taken.orders:
+            del self.orders[order_key]
+            self._open.pop(order_key, None)
+        for fill_key in taken.fills:
+            del self.fills[fill_key]
+        self._orders_of[symbol], self._fills_of[symbol] = [], []
+        return taken
+
     def orders_of(self, symbol: str) -> Sequence[Order]:
         """Every order of a symbol, oldest first: ids and creation times both ascend. It grows with the books."""
         return self._orders_of[symbol]

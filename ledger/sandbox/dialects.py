@@ -223,8 +223,8 @@ def account_json(dialect: Dialect, books: Books) -> Json:
     return answer
 
 
-def exchange_json(now_ms: int, weight_per_minute: int) -> Json:
-    """The symbols and what they are made of; ``full`` only."""
+def exchange_json(now_ms: int, weight_per_minute: int, unlisted: frozenset[str] = frozenset()) -> Json:
+    """The symbols but the ``unlisted`` ones, and what they are made of; ``full`` only."""
     return {
         "timezone": "UTC",
         "serverTime": now_ms,
@@ -239,5 +239,6 @@ def exchange_json(now_ms: int, weight_per_minute: int) -> Json:
         "symbols": [
             {"symbol": symbol, "status": "TRADING", "baseAsset": pair.base, "quoteAsset": pair.quote}
             for symbol, pair in PAIRS.items()
+            if symbol not in unlisted
         ],
     }

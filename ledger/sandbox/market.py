@@ -119,6 +119,26 @@ class Market:
             self._movement(asset, amount)
         return self._events
 
+    def relist(self, symbol: str) -> Books:
+        """A market without open orders is taken off and comes back: its ids begin anew. Returns what it had before."""
+        assert all(order.symbol != symbol for order in self.books.open_orders()), "its orders end first"
+        self._last_order_id[symbol], self._last_trade_id[symbol] = FIRST_ORDER_ID, 1_000
+        return self.books.forget(symbol)
+
+    def order_in(self, symbol: str, now_ms: int) -> list[Event]:
+        """A market order of that symbol, which is filled; a deposit pays for it where money is short."""
+        self._begin(now_ms)
+        pair = PAIRS[symbol]
+        with localcontext(EXACT):
+            side = self._some_side()
+            order = self._burst_order(pair, side)
+            if not order:
+                self._deposit(pair.quote if side == "BUY" else pair.base)
+                order = self._burst_order(pair, side)
+            if order:
+                self._take(order, pair, len_max=2)
+        return self._events
+
     def burst(self, orders: int, now_ms: int) -> list[Event]:
         """So many market orders of one symbol, each filled, within the one millisecond ``now_ms``."""
         self._begin(now_ms)

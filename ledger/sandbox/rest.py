@@ -231,6 +231,10 @@ class Rest:
         """Whether a startTime before that is refused; else older rows are left out without a word."""
         self.refused: dict[str, int] = {}
         """Markets whose every question is refused, and with which code."""
+        self.unlisted: frozenset[str] = frozenset()
+        """Markets that exchangeInfo does not list, though there are orders in them."""
+        self.denies_unlisted = False
+        """Whether every question about those is answered -1121."""
         self.hides_rejected = False
         """Whether rejected orders are in no list, and -2013 to who asks for one."""
         self.archived_after_s: float | None = None
@@ -257,7 +261,7 @@ class Rest:
         if self.dialect.full:
             routes["GET", "/api/v1/time"] = Route(lambda asked: {"serverTime": asked.now_ms}, 1, "none")
             routes["GET", "/api/v1/exchangeInfo"] = Route(
-                lambda asked: exchange_json(asked.now_ms, self.meter.per_minute), 10, "none"
+                lambda asked: exchange_json(asked.now_ms, self.meter.per_minute, self.unlisted), 10, "none"
             )
         return routes
 
@@ -281,6 +285,8 @@ class Rest:
             self._check(call, route.security, params, now_ms)
             if (code := self.refused.get(params.text("symbol") or "")) is not None:
                 raise Refused(400, code, "Not for this market.")
+            if self.denies_unlisted and params.text("symbol") in self.unlisted:
+                raise Refused(400, -1121, "Invalid symbol.")
             answer = json(route.handle(Asked(params, books, now_ms, now_s, telling)))
         except Refused as refused:
             answer = refused.answer

@@ -11,6 +11,7 @@ from collections import Counter
 from tests.simulation import crew
 from tests.simulation.crew import Job
 from tests.simulation.plants import PLANTS
+from tests.simulation.scenario import KINDS
 from tests.simulation.world import Outcome
 
 FAILURES_SHOWN_MAX = 10
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="replay this one and print every event")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="with this mistake planted")
+    parser.add_argument("--needs", choices=sorted(KINDS), help="with this kind of harm in every seed that allows it")
     parser.add_argument("--plants", action="store_true", help="plant each mistake in turn and print what caught it")
     parser.add_argument("--crash-matrix", action="store_true", help="kill at every touch with the outside world")
     options = parser.parse_args(arguments)
@@ -36,11 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.plants:
         return plants(options.seeds if options.seeds != 60 else PLANT_SEEDS, options.workers)
     if options.seed is not None:
-        return replay(options.seed, options.plant)
-    return run(range(options.first, options.first + options.seeds), options.workers, options.plant)
+        return replay(options.seed, options.plant, options.needs)
+    return run(range(options.first, options.first + options.seeds), options.workers, options.plant, options.needs)
 
 
-def run(seeds: range, workers: int, plant: str | None) -> int:
+def run(seeds: range, workers: int, plant: str | None, needs: str | None) -> int:
     """Many seeds; with a plant until it is caught."""
     began_s = time.monotonic()
     failures: list[Outcome] = []
@@ -48,7 +50,7 @@ def run(seeds: range, workers: int, plant: str | None) -> int:
     done = kills = 0
     slowest = Counter[int]()
     with crew.working(workers) as work:
-        for outcome in work.outcomes(Job(seed, plant) for seed in seeds):
+        for outcome in work.outcomes(Job(seed, plant, needs=needs) for seed in seeds):
             done += 1
             harm += outcome.harm
             kills += outcome.kills
@@ -56,7 +58,7 @@ def run(seeds: range, workers: int, plant: str | None) -> int:
             if outcome.failure is not None:
                 failures.append(outcome)
                 if len(failures) <= FAILURES_SHOWN_MAX:
-                    print(told(outcome, plant), flush=True)
+                    print(told(outcome, plant, needs), flush=True)
                 if plant:
                     break
             if done % TOLD_EVERY == 0:
@@ -70,14 +72,14 @@ def run(seeds: range, workers: int, plant: str | None) -> int:
     return 1 if failures else 0
 
 
-def replay(seed: int, plant: str | None) -> int:
+def replay(seed: int, plant: str | None, needs: str | None) -> int:
     """One seed, event by event."""
     with crew.working(1) as work:
-        (outcome,) = work.outcomes([Job(seed, plant, keep_lines=True)])
+        (outcome,) = work.outcomes([Job(seed, plant, keep_lines=True, needs=needs)])
     print("\n".join(outcome.lines))
     print(f"seed {seed}: {outcome.events} events, hash {outcome.digest}, {outcome.virtual_s:.0f} virtual seconds")
     if outcome.failure is not None:
-        print(told(outcome, plant))
+        print(told(outcome, plant, needs))
     return 1 if outcome.failure else 0
 
 
@@ -121,9 +123,10 @@ def crash_matrix(workers: int) -> int:
     return 0 if covered == points else 1
 
 
-def told(outcome: Outcome, plant: str | None) -> str:
+def told(outcome: Outcome, plant: str | None, needs: str | None) -> str:
     """A failure in words, with how to see it again."""
     again = f"scripts/simulate --seed {outcome.seed}" + (f" --plant '{plant}'" if plant else "")
+    again += f" --needs {needs}" if needs else ""
     return f"seed {outcome.seed} FAILED, hash {outcome.digest}: {outcome.failure}\n  replay: {again}"
 
 

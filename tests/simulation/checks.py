@@ -16,6 +16,7 @@ import msgspec
 from ledger import verify
 from ledger.proof import prove
 from ledger.wire import heads
+from tests.simulation.venue import START_MS
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -74,7 +75,13 @@ async def always(conn: Any, world: World) -> None:
 
 async def in_the_end(conn: Any, world: World) -> None:
     """What holds once the trouble is over. Raises Broken with the first that does not."""
-    proof = await prove(conn, world.account, world.venue.truth())
+    orders = await _orders(conn, world)
+    former = frozenset(key for key, mine in orders.items() if _is_former(world, key, mine))
+    proof = await prove(conn, world.account, world.venue.truth(former))
+    _none("ids that begin anew are said once, and nothing is merged", await _anew(conn, world, former))
+    if world.venue.done["ids_began_anew"]:
+        # The trades of what was there before can be read no more.
+        proof.differences = [one for one in proof.differences if not one.startswith("trades can be read over REST")]
     _none("the mirror equals the venue", proof.differences)
     if not world.scenario.dialect.trades and not world.guesses_doubles:
         _none("every fill that a frame told is a row", await _untold_fills(conn, world))
@@ -105,11 +112,35 @@ async def covered_but_for(conn: Any, world: World, refused: frozenset[str]) -> N
     missing = [
         f"order {key} of {other.created_ms} is unknown"
         for key, other in world.venue.books.orders.items()
-        if key[0] not in refused and key not in orders and other.created_ms < world.venue.now_ms() - LATE_MS
-        if world.venue.rest.hidden(other, world.venue.now_ms()) is None
+        if key[0] not in refused | world.listed_late
+        and key not in orders
+        and world.venue.rest.hidden(other, world.venue.now_ms()) is None
+        and _told_from_ms(world) <= other.created_ms < world.venue.now_ms() - LATE_MS
     ]
     if not world.scenario.loses_silently:
         _none("a refusal stops nothing but its question", missing)
+
+
+async def covered_but_for_the_past(conn: Any, world: World) -> None:
+    """Nothing is claimed of what the venue does not tell for its age, and everything else is known. Raises Broken."""
+    orders = await _orders(conn, world)
+    _none("coverage is never past what is known", await _uncovered(conn, world, orders))
+    missing = [
+        f"order {key} is unknown"
+        for key, other in world.venue.books.orders.items()
+        if _told_from_ms(world) <= other.created_ms < world.venue.now_ms() - LATE_MS
+        and key not in orders
+        and key[0] not in world.listed_late
+        and world.venue.rest.hidden(other, world.venue.now_ms()) is None
+    ]
+    if not world.scenario.loses_silently:
+        _none("what is too old to be told stops nothing", missing)
+
+
+def _told_from_ms(world: World) -> int:
+    """Since when the venue's history goes, with an hour to spare."""
+    days = world.venue.rest.history_days
+    return 0 if days is None else world.venue.now_ms() - int(days * 86_400_000) + 3_600_000
 
 
 async def verified(conn: Any, world: World) -> None:
@@ -130,12 +161,33 @@ def _none(invariant: str, found: Iterable[str]) -> None:
 
 async def _orders(conn: Any, world: World) -> dict[tuple[str, int], Any]:
     rows = await conn.fetch(
-        "SELECT o.symbol, o.order_id, o.status, o.executed_qty, o.seq, f.qty AS filled_qty FROM ledger_v1.orders o"
+        "SELECT o.symbol, o.order_id, o.status, o.executed_qty, o.seq, o.updated_at, f.qty AS filled_qty"
+        " FROM ledger_v1.orders o"
         " LEFT JOIN (SELECT symbol, order_id, sum(qty) AS qty FROM ledger_v1.fills WHERE account = $1 GROUP BY 1, 2) f"
         " USING (symbol, order_id) WHERE o.account = $1",
         world.account,
     )
     return {(row["symbol"], row["order_id"]): row for row in rows}
+
+
+def _is_former(world: World, key: tuple[str, int], mine: Any) -> bool:
+    """Whether the mirror has this order as it was before the ids of its market began anew."""
+    return key in world.venue.former.orders and (
+        key not in world.venue.books.orders or mine["updated_at"].timestamp() * 1000 < START_MS
+    )
+
+
+async def _anew(conn: Any, world: World, former: frozenset[tuple[str, int]]) -> list[str]:
+    """A market of which the mirror knows orders of both generations by one id has one discrepancy, others none."""
+    rows = await conn.fetch(
+        "SELECT symbol FROM ledger_v1.discrepancies WHERE account = $1 AND kind = 'ids_began_anew'", world.account
+    )
+    said = Counter(row["symbol"] for row in rows)
+    twice = {key[0] for key in former if key in world.venue.books.orders}
+    relisted = {symbol for symbol, _ in world.venue.former.orders}
+    return [f"{symbol}: said {said[symbol]} times" for symbol in sorted(twice) if said[symbol] != 1] + [
+        f"{symbol}: said, but its ids did not begin anew" for symbol in sorted(said.keys() - relisted)
+    ]
 
 
 def _regressions(world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
@@ -160,7 +212,8 @@ def _ahead(world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
     """Compared with the venue's books of now: the mirror may be behind, never ahead."""
     found = []
     for key, mine in orders.items():
-        other = world.venue.books.orders.get(key)
+        books = world.venue.former if _is_former(world, key, mine) else world.venue.books
+        other = books.orders.get(key)
         if other is None:
             found.append(f"order {key} is unknown to the venue")
             continue
@@ -209,23 +262,30 @@ async def _older_balances(conn: Any, world: World) -> list[str]:
 async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]) -> list[str]:
     """What happened at the venue before the end of coverage, the account's or a market's own, and is not known here."""
     rows = await conn.fetch(
-        "SELECT symbol, complete_through_ms FROM ledger_v1.coverage"
+        "SELECT symbol, coalesce(complete_from_ms, 0), complete_through_ms FROM ledger_v1.coverage"
         " WHERE account = $1 AND complete_through_ms IS NOT NULL",
         world.account,
     )
-    covered = {symbol: through_ms for symbol, through_ms in rows}  # noqa: C416 - a row is no pair
+    covered = {symbol: (max(from_ms, world.served_from_ms), through_ms) for symbol, from_ms, through_ms in rows}
+
+    def claimed(symbol: str, at_ms: int) -> bool:
+        spans = (covered[name] for name in (symbol, "*") if name in covered)
+        return any(from_ms <= at_ms <= through_ms for from_ms, through_ms in spans)
+
     executed: dict[tuple[str, int], Any] = {}
     for fill in world.venue.books.fills.values():
-        if fill.time_ms <= max(covered.get(fill.symbol, 0), covered.get("*", 0)):
+        if claimed(fill.symbol, fill.time_ms):
             key = (fill.symbol, fill.order_id)
             executed[key] = executed.get(key, 0) + fill.qty
     found = []
     for key, other in world.venue.books.orders.items():
-        through_ms = max(covered.get(key[0], 0), covered.get("*", 0))
-        if other.created_ms > through_ms or world.venue.rest.hidden(other, world.venue.now_ms()) is not None:
+        if not claimed(key[0], other.created_ms) or world.venue.rest.hidden(other, world.venue.now_ms()) is not None:
             continue
+        if key[0] in world.listed_late - covered.keys():
+            continue  # what nothing names is no market, and one that is only just named is read at the next pass
+        through_ms = max(covered[name][1] for name in (key[0], "*") if name in covered)
         mine = orders.get(key)
-        if mine is None:
+        if mine is None or _is_former(world, key, mine):
             found.append(f"order {key} of {other.created_ms} is unknown, covered to {through_ms}")
         # Without trades an order that lost fills before shows later ones only when it was asked for again.
         # A twin is a row at once, but counts only when its order was asked for.
@@ -233,7 +293,7 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
             key, 0
         ):
             found.append(f"order {key}: {mine['executed_qty']} executed here, {executed[key]} at {through_ms}")
-        elif other.status in TERMINAL and other.updated_ms <= through_ms and mine["status"] not in TERMINAL:
+        elif other.status in TERMINAL and claimed(key[0], other.updated_ms) and mine["status"] not in TERMINAL:
             found.append(f"order {key} is {mine['status']} here, {other.status} since {other.updated_ms}")
     return found
 

@@ -59,6 +59,8 @@ class Job:
     plant: str | None = None
     kill_at: int | None = None
     keep_lines: bool = False
+    needs: str | None = None
+    """A kind of harm that the story is made to have, whatever its seed draws."""
 
 
 class Bench:
@@ -69,7 +71,7 @@ class Bench:
 
     def run(self, job: Job) -> Outcome:
         """Run one story, under an account name that nobody used before."""
-        scenario = choose(job.story) if isinstance(job.story, int) else crash_story(job.story)
+        scenario = choose(job.story, job.needs) if isinstance(job.story, int) else crash_story(job.story)
         account = f"s{job.story}-{next(_runs)}"
         with planted(PLANTS[job.plant] if job.plant else None, self.server):
             return World(scenario, self.server, account, keep_lines=job.keep_lines, kill_at=job.kill_at).run()

@@ -197,7 +197,12 @@ class Database:
         self._loop.outside(0, self.restore)
 
     def remember(self) -> None:
-        """Where a standby is that falls behind from now on: everything the account has, in one moment."""
+        """Where a standby is that falls behind from now on: everything the account has, in one moment.
+
+        One does already: it stays where it is, or the database would go back to what it never had.
+        """
+        if self._has_past:
+            return
         self._has_past = True
         self._server.run(self._copy("ledger", PAST))
 
@@ -207,6 +212,7 @@ class Database:
             return False
         self.done["database_went_back"] += 1
         before = self._server.run(self._heads())
+        self._has_past = False
         self._server.run(self._copy(PAST, "ledger"))
         now = self._server.run(self._heads())
         if now[:2] != before[:2]:

@@ -24,7 +24,7 @@ _HARM: dict[str, tuple[int, bool]] = {
     "cut": (10, True),
     "cut_one": (4, True),
     "hang_up": (4, True),
-    "shutdown": (2, True),
+    "shutdown": (3, True),
     "silence": (5, True),
     "refuse_sockets": (3, True),
     "expire_key_told": (3, True),
@@ -33,24 +33,24 @@ _HARM: dict[str, tuple[int, bool]] = {
     "disorder": (6, False),
     "late": (6, True),
     "garbage": (3, False),
-    "oversize": (1, True),
+    "oversize": (3, True),
     "rest_status": (6, False),
-    "rest_html": (2, False),
+    "rest_html": (3, False),
     "rest_cut": (3, False),
     "rest_slow": (3, False),
-    "rest_lost": (2, False),
+    "rest_lost": (3, False),
     "rest_banned": (5, False),
     "rest_down": (3, False),
     "rest_lag": (8, False),
     "not_found": (3, False),
     "db_lost_before": (5, False),
     "db_answer_lost": (7, False),
-    "db_backend_terminated": (2, False),
-    "db_lock_timeout": (1, False),
+    "db_backend_terminated": (3, False),
+    "db_lock_timeout": (3, False),
     "db_away": (4, False),
     "db_slow": (6, False),
     "kill": (10, True),
-    "stop": (2, True),
+    "stop": (3, True),
     "pause": (4, True),
     "second": (4, True),
     "jump": (3, False),
@@ -59,7 +59,11 @@ _HARM: dict[str, tuple[int, bool]] = {
     "lose_frames": (0, True),
     "deafen": (0, True),
     "page_cap": (8, False),
-    "limit_refused": (2, False),
+    "limit_refused": (4, False),
+    "history_cut": (8, False),
+    "list_late": (8, False),
+    "begin_anew": (12, True),
+    "went_back_away": (6, True),
     "refuse_market": (6, False),
     "odd_rows": (8, False),
     "deny_trades": (4, False),
@@ -73,6 +77,8 @@ _HARM: dict[str, tuple[int, bool]] = {
     "amend": (8, True),
     "no_key": (4, True),
 }
+KINDS = frozenset(_HARM)
+"""Every kind of harm there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +132,8 @@ class Scenario:
         return 6 * self.settings.rest_lag_s
 
 
-def choose(seed: int) -> Scenario:
-    """The scenario of a seed."""
+def choose(seed: int, needs: str | None = None) -> Scenario:
+    """The scenario of a seed. ``needs``: a kind of harm that comes in any case, and twice."""
     rng = Random(f"scenario {seed}")
     name = rng.choice(tuple(DIALECTS))
     clockless = name == "documented" and rng.random() < 0.3
@@ -148,15 +154,17 @@ def choose(seed: int) -> Scenario:
         max_age_s=rng.choice((9.0, 20.0, 1000.0, 1000.0)),
         weight_per_minute=600 if tight else 20_000,
     )
-    harm = _harm(rng, duration_s, doubles_only, loses_silently)
-    if any(one.kind == "refuse_market" for one in harm):
+    harm = _harm(rng, duration_s, doubles_only, loses_silently, needs)
+    kinds = {one.kind for one in harm}
+    if "refuse_market" in kinds:
         settings = replace(settings, symbols=("BTCUSDT", *REFUSED_MARKETS))
+    needs_past = kinds & {"history_cut", "begin_anew", "list_late"}
     return Scenario(
         seed=seed,
         dialect=dialect,
         settings=settings,
-        history=rng.choice((0, 5, 40, 80)),
-        history_days=rng.choice((1, 20, 400)),
+        history=rng.choice((40, 80) if needs_past else (0, 5, 40, 80)),
+        history_days=rng.choice((20, 400) if needs_past else (1, 20, 400)),
         page_rows=rng.choice((4, 8, 25, 1000)),
         venue_weight=1_200 if tight else 1_000_000,
         duration_s=duration_s,
@@ -222,7 +230,9 @@ def _moments(rng: Random, duration_s: float, harm: tuple[Harm, ...]) -> tuple[fl
     return tuple(sorted(moments))
 
 
-def _harm(rng: Random, duration_s: float, doubles_only: bool, loses_silently: bool) -> tuple[Harm, ...]:
+def _harm(
+    rng: Random, duration_s: float, doubles_only: bool, loses_silently: bool, needs: str | None
+) -> tuple[Harm, ...]:
     allowed = {kind: weight for kind, (weight, loses) in _HARM.items() if not (doubles_only and loses)}
     if loses_silently:
         allowed |= {"lose_frames": 12, "deafen": 10}
@@ -240,7 +250,7 @@ def _harm(rng: Random, duration_s: float, doubles_only: bool, loses_silently: bo
             seconds=rng.choice((0.5, 2.0, 5.0, 12.0)),
             chance=rng.getrandbits(32),
         )
-        for kind in rng.choices(kinds, weights, k=rng.randint(0, 12))
+        for kind in [*rng.choices(kinds, weights, k=rng.randint(0, 12)), *([needs] * 2 if needs in allowed else [])]
     ]
     if not doubles_only:
         # What is half done when a process dies is where mistakes hide.

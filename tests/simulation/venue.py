@@ -28,7 +28,7 @@ from ledger.sandbox.books import PAIRS, Books, Event, Fill, Movement, Order, Pos
 from ledger.sandbox.dialects import Dialect, event_json, listen_key_expired_json
 from ledger.sandbox.faults import garbage
 from ledger.sandbox.market import Market
-from ledger.sandbox.rest import Answer, Call, ListenKeys, Rest, error
+from ledger.sandbox.rest import DAY_MS, Answer, Call, ListenKeys, Rest, error
 from ledger.wire.budget import PACE_S, REQUESTS_PER_S_MAX
 from ledger.wire.clock import Clock
 from ledger.wire.socket import CLOSE_WAIT_S, Connection, FrameBuffer
@@ -254,6 +254,8 @@ class Venue:
         """So many reports more cannot be read."""
         self.empty_until_s = 0.0
         """Until then fields that only describe are told as nothing or as nonsense."""
+        self.former = Books()
+        """What the markets whose ids began anew had before."""
         self.twins: set[tuple[str, int]] = set()
         """Orders that had two fills equal in everything the documented stream tells."""
         self._told: set[object] = set()
@@ -288,13 +290,18 @@ class Venue:
     def latency_s(self) -> float:
         return self._rng.uniform(0.001, 0.03)
 
-    def truth(self) -> dict[str, Any]:
-        """Everything a comparison needs, as ``ledger.proof`` takes it."""
-        return {
-            "dialect": self.dialect.name,
-            "violations": list(self.rest.violations),
-            **self.rest.truth(self.books, self.now_ms()),
-        }
+    def truth(self, former: frozenset[OrderKey] = frozenset()) -> dict[str, Any]:
+        """Everything a comparison needs, as ``ledger.proof`` takes it.
+
+        ``former``: orders that the mirror has as they were before their ids began anew.
+        """
+        told = self.rest.truth(self.books, self.now_ms())
+        for name, before in self.former.truth().items():
+            if name in ("orders", "fills"):
+                now, before = cast("list[Any]", told[name]), cast("list[Any]", before)
+                told[name] = [row for row in now if (row["symbol"], row["order_id"]) not in former]
+                told[name] += [row for row in before if (row["symbol"], row["order_id"]) in former]
+        return {"dialect": self.dialect.name, "violations": list(self.rest.violations), **told}
 
     # --- trading
 
@@ -326,6 +333,27 @@ class Venue:
         less = chance.randint(1, int(order.left // step) - 1) * step
         self.done["order_amended"] += 1
         self._happened(self.market.amend(order, order.orig_qty - less, self._last_ms))
+
+    def begin_anew(self, chance: Random, orders: int) -> None:
+        """The ids of a market in which nothing happened for days begin anew, and somebody trades there again."""
+        busy = {
+            one.symbol for one in self.books.orders.values() if one.is_open or one.updated_ms > START_MS - 2 * DAY_MS
+        }
+        quiet = sorted({one.symbol for one in self.books.orders.values()} - busy)
+        if not quiet:
+            return
+        symbol = chance.choice(quiet)
+        before = self.market.relist(symbol)
+        self.former.orders |= before.orders
+        self.former.fills |= before.fills
+        self.fall_behind(0)
+        self.done["ids_began_anew"] += 1
+        for number in range(orders):
+            self.loop.outside(0.01 + 0.3 * number, self._order_in, symbol)
+
+    def _order_in(self, symbol: str) -> None:
+        self._last_ms = max(self._last_ms + 1, self.now_ms())
+        self._happened(self.market.order_in(symbol, self._last_ms))
 
     def _note_twin(self, event: Report) -> None:
         if (fill := event.fill) is not None:
@@ -495,6 +523,7 @@ class Venue:
         self.date_wrong_until_s = 0.0
         self.denied_until_s = self.no_key_until_s = 0.0
         self.rest.not_found = 0
+        self.rest.unlisted = frozenset()
         self.odd_until_s = 0.0
         self.fall_behind(0)
 

@@ -123,6 +123,11 @@ class World:
             may_double=self._may_double,
         )
         self._cap_pages()
+        self.served_from_ms = 0
+        """Before that the venue tells nothing and does not say so."""
+        self._cut_history()
+        self._leave_out_a_market()
+        self.listed_late = self.venue.rest.unlisted
         self.venue.rest.hides_rejected = scenario.hides_rejected
         self.venue.rest.archived_after_s = scenario.archived_after_s
         self.mirrors: list[Mirror] = []
@@ -222,6 +227,11 @@ class World:
             await self._apply_quarantined()
         if self.venue.rest.refused:
             await self._healed_but_for_the_refused()
+        if self.venue.rest.history_days is not None:
+            await self._healed_but_for_the_past()
+        if self.listed_late or "history_cut" in self.scenario.kinds:
+            await self._ask_for_walk(START_MS - 2 * self.scenario.history_days * DAY_MS)
+            self.served_from_ms = 0
         await self._healthy()
         watching.cancel()
         await self.database.ask(lambda conn: checks.verified(conn, self))
@@ -334,10 +344,23 @@ class World:
         self.log("the venue tells of every market again")
         self.venue.rest.refused.clear()
 
-    async def _ask_for_walk(self) -> None:
+    async def _healed_but_for_the_past(self) -> None:
+        """Every gap closes though the venue does not tell what is old, and nothing of it is claimed; then it tells."""
+        until_s = self.loop.time() + HEALED_WITHIN_S
+        while gaps := await self.database.ask(lambda conn: coverage.open_gaps(conn, self.account)):
+            if self.loop.time() > until_s:
+                raise Broken(
+                    "what is too old to be told stops nothing", f"gaps {[gap.gap_id for gap in gaps]} are open"
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self.database.ask(lambda conn: checks.covered_but_for_the_past(conn, self))
+        self.log("the venue tells of everything again")
+        self.venue.rest.history_days = None
+
+    async def _ask_for_walk(self, since_ms: int = START_MS) -> None:
         """Frames a healthy socket never delivered are found when somebody asks for it, once the stream is up."""
         await asyncio.sleep(self.scenario.settings.key_ttl_s + self.scenario.settings.silence_s)
-        await self.database.ask(lambda conn: asked_for_walk(conn, self.account, self.venue, START_MS))
+        await self.database.ask(lambda conn: asked_for_walk(conn, self.account, self.venue, since_ms))
 
     async def _judge(self) -> None:
         await self.database.ask(lambda conn: checks.in_the_end(conn, self))
@@ -576,6 +599,37 @@ class World:
             self.venue.rest.rows_max = max(2, self.scenario.page_rows // Random(harm.chance).choice((2, 10, 20)))
             self.venue.rest.refuses_limits = harm.kind == "limit_refused"
 
+    def _history_cut(self, harm: Harm, chance: Random) -> None:
+        """In force from the first question on, see ``_cut_history``, until everything else was seen to be healed."""
+
+    def _cut_history(self) -> None:
+        """Of what is older than some days nothing is told: a question for it is refused, or it is left out."""
+        harm = next((one for one in self.scenario.harm if one.kind == "history_cut"), None)
+        if harm is not None:
+            chance = Random(harm.chance)
+            days = chance.choice((2, 7, 14) if self.scenario.history_days < 90 else (7, 30, 90))
+            self.venue.rest.history_days, self.venue.rest.refuses_age = days, chance.random() < 0.7
+            if not self.venue.rest.refuses_age:
+                self.served_from_ms = START_MS - days * DAY_MS + HOUR_MS
+
+    def _leave_out_a_market(self) -> None:
+        """exchangeInfo does not list one market, where orders may be; often the venue does not know it at all."""
+        harm = next((one for one in self.scenario.harm if one.kind == "list_late"), None)
+        if harm is not None:
+            chance = Random(harm.chance)
+            self.venue.rest.unlisted = frozenset({chance.choice(REFUSED_MARKETS)})
+            self.venue.rest.denies_unlisted = chance.random() < 0.5
+
+    def _list_late(self, harm: Harm, chance: Random) -> None:
+        """The market is listed, see ``_leave_out_a_market``."""
+        self.venue.rest.unlisted = frozenset()
+
+    def _begin_anew(self, harm: Harm, chance: Random) -> None:
+        """Where no trades are told nobody knows whether a late fill is part of an order that was over long ago."""
+        if not self.scenario.dialect.trades:
+            return
+        self.venue.begin_anew(chance, harm.count + 2)
+
     def _wrong_date(self, harm: Harm, chance: Random) -> None:
         """For some seconds every answer's Date is hours off, or of the year 9999."""
         self.venue.date_off_ms = chance.choice((2 * HOUR_MS, -2 * HOUR_MS, YEAR_9999_MS))
@@ -592,6 +646,29 @@ class World:
 
         self.loop.outside(harm.seconds, fail_over)
 
+    def _went_back_away(self, harm: Harm, chance: Random) -> None:
+        """Likewise, then nobody is connected for a while: the process is killed, or database or sockets are away."""
+        self.database.remember()
+
+        def fail_over() -> None:
+            if self.database.go_back():
+                self.memory = checks.Memory()
+                self.log("database went back")
+                self.harm["database_went_back_and_away"] += 1
+                away_s = chance.uniform(1.0, 12.0)
+                how = chance.choice(("killed", "database", "sockets"))
+                if how == "killed":
+                    for mirror in self._running():
+                        mirror.process.kill()
+                    self.loop.outside(away_s, self._start_again)
+                elif how == "database":
+                    self.database.go_away(away_s)
+                else:
+                    _cut_all(self.venue.live())
+                    self.venue.refused_until_s = self.loop.time() + away_s
+
+        self.loop.outside(harm.seconds, fail_over)
+
     # --- what may be doubled
 
     def _may_double(self, event: Event) -> bool:
@@ -604,8 +681,8 @@ class World:
             self._clean.add(key)
         if event.fill is None or event.order.status == "FILLED" or self.scenario.dialect.trades:
             return True
-        # An amendment makes the market go another way than it was foreseen.
-        foreseen = "amend" not in self.scenario.kinds and key not in self.twins
+        # An amendment makes the market go another way than it was foreseen, and so do ids that begin anew.
+        foreseen = not self.scenario.kinds & {"amend", "begin_anew"} and key not in self.twins
         return self.scenario.doubles_fills and key in self._clean and foreseen
 
     def _stream(self, name: str) -> Random:
