@@ -21,6 +21,8 @@ from ledger.output import styled
 
 ROWS_MIN = 3
 """Rows that the tables further down are left, where there is room for them at all."""
+DROPPED_MAX = 2
+"""Columns that a table may lose for standing beside another; below it, it has the whole width."""
 GAP = 2
 HINT = "Ctrl-C ends the demo"
 
@@ -87,7 +89,10 @@ def whole(width: int, height: int, first: Block, side: Block, main: Sequence[Blo
     top = first.table(width)
     left = height - (len(first.rows) + first.frame_lines(width) + 2)
     room = width - side.width(width) - GAP
-    if all(block.width(room) <= room for block in main) and left >= sum(_least(block, room) for block in main):
+    fits = all(
+        len(block.columns) - len(block.kept(room)) <= DROPPED_MAX and block.width(room) <= room for block in main
+    )
+    if fits and left >= sum(_least(block, room) for block in main):
         grid = Table.grid(padding=(0, GAP, 0, 0))
         grid.add_row(side.table(width, left), Group(*_stacked(room, left, main[::-1])))
         return Group(top, grid, styled(HINT, "dim"))

@@ -108,6 +108,12 @@ def test_tables_stand_beside_each_other_where_they_fit_and_else_below(width: int
     assert (len(set(places)) == len(places)) is (width == 80)
 
 
+def test_a_table_goes_below_rather_than_lose_many_columns() -> None:
+    lines = drawn(110, 41, screen.whole(110, 41, *BLOCKS))
+
+    assert any("time (UTC)" in line and "fee" in line and "source" in line for line in lines)
+
+
 @pytest.mark.parametrize("width", [80, 110])
 def test_the_comparison_at_the_end_is_whole_too(width: int) -> None:
     proofs = [Proof("x", one["account"], 83, 68, 112, 22, 12, 3, 3, ["something"]) for one in STATUS]
