@@ -10,12 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from ledger import app
 from ledger.app import Database, Mirror
 from ledger.config import Settings
 from ledger.proof import Proof, prove
+from ledger.sandbox.market import Market
 from ledger.sandbox.server import Sandbox
 from tests.patience import Patience
 
@@ -56,6 +58,11 @@ async def venue(dialect: str, **options: Any) -> AsyncIterator[Sandbox]:
         yield sandbox
     finally:
         await sandbox.stop()
+
+
+def without_movements(patch: pytest.MonkeyPatch) -> None:
+    """The market only trades: a deposit that was lost with everything else would rightly stand as unexplained."""
+    patch.setattr(Market, "_move_money", lambda _: None)
 
 
 def _advancing() -> Callable[[], int]:

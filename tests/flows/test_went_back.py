@@ -20,7 +20,7 @@ from ledger.verify import Report
 from ledger.wire import postgres
 from ledger.wire.postgres import Writer
 from tests.conftest import in_database
-from tests.flows.mirrors import eventually, gaps_closed, mirroring, proof_of, settings_for, venue
+from tests.flows.mirrors import eventually, gaps_closed, mirroring, proof_of, settings_for, venue, without_movements
 
 HEAD = "SELECT head_seq FROM ledger.accounts WHERE account = 'main'"
 LIVE = "SELECT live_through_ms FROM ledger.coverage WHERE symbol = '*'"
@@ -64,6 +64,11 @@ async def session(url: str) -> AsyncIterator[Any]:
         yield conn
     finally:
         await conn.close()
+
+
+@pytest.fixture(autouse=True)
+def trades_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_movements(monkeypatch)
 
 
 @pytest.fixture
