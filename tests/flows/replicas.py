@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import Any
 import asyncpg
 
 from ledger.wire import postgres
-from ledger.wire.pg_binaries import as_server_user, find_binaries, server_user, within_reach
+from ledger.wire.pg_binaries import as_user, find_binaries, within_reach
 from tests.flows.processes import PATIENCE_S, until
 from tests.patience import stretched
 
@@ -29,6 +30,17 @@ OWNER, WRITER = "sdx_owner", "sdx_writer"
 DATABASE = "ledger"
 SETTINGS = {"listen_addresses": HOST, "unix_socket_directories": "", "shared_buffers": "16MB", "max_connections": "40"}
 ENVIRONMENT = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _user() -> tuple[int, int] | None:
+    """(uid, gid) that PostgreSQL, which refuses to be root, runs as; None: as ourselves."""
+    if os.geteuid():
+        return None
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
+USER = _user()
 
 
 def _free_port() -> int:
@@ -59,7 +71,7 @@ class Server:
             stderr=subprocess.STDOUT,
             cwd="/",
             env=ENVIRONMENT,
-            **as_server_user(),
+            **as_user(USER),
         )
         said, _ = await done.communicate()
         assert done.returncode == 0, f"{program} ended with {done.returncode}: {said.decode()[-1000:]}"
@@ -76,7 +88,7 @@ class Server:
                 cwd="/",
                 env=ENVIRONMENT,
                 start_new_session=True,
-                **as_server_user(),
+                **as_user(USER),
             )
         await until(self._answers, f"PostgreSQL of {self.data.name} answers")
 
@@ -158,9 +170,9 @@ async def replicated() -> AsyncIterator[Pair]:
     """Both servers, gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="sdx-replicas-", dir="/tmp"))  # 0700
     given = os.environ.get("SDX_TEST_PG_BIN")
-    if user := server_user():
-        os.chown(folder, *user)
-    binaries = within_reach(Path(given) if given else find_binaries(), folder / "postgres")
+    if USER is not None:
+        os.chown(folder, *USER)
+    binaries = within_reach(Path(given) if given else find_binaries(), folder / "postgres", USER)
     pair = Pair(Server(folder / "primary", binaries), Server(folder / "standby", binaries))
     try:
         await pair.primary.run("initdb", "-U", OWNER, "-A", "trust", "--encoding=UTF8", "--locale=C", "--no-sync")

@@ -99,9 +99,7 @@ async def test_behind_a_synchronous_standby_nothing_is_lost_and_every_command_fi
 async def serving(sandbox: Sandbox, pair: Pair, attributes: str, data_dir: Path) -> AsyncIterator[Settings]:
     """The service on both hosts, stopped at the end."""
     urls = [SecretStr(url) for url in hosts(pair, attributes).values()]
-    settings = settings_for(
-        sandbox, database_url=urls[0], owner_database_url=urls[1], data_dir=data_dir, reconcile_every_s=300
-    )
+    settings = settings_for(sandbox, database_url=urls[0], owner_database_url=urls[1], data_dir=data_dir)
     stop = asyncio.Event()
     service = asyncio.create_task(app.run(settings, stop))
     try:

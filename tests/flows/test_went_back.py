@@ -114,7 +114,7 @@ async def test_a_backup_restored_before_a_start_is_a_gap_since_the_backup_althou
     store: Store, tmp_path: Path
 ) -> None:
     async with venue("full") as sandbox:
-        settings = settings_for(sandbox, data_dir=tmp_path, reconcile_every_s=300)
+        settings = settings_for(sandbox, data_dir=tmp_path)
         async with mirroring(settings, store.url), session(store.url) as conn:
             await gaps_closed(conn, 1)
             await traded(conn, sandbox)
@@ -134,7 +134,7 @@ async def test_a_backup_restored_before_a_start_is_a_gap_since_the_backup_althou
             "a service that starts opens a gap for it"
         ]
         async with mirroring(settings, store.url):
-            said = await healed(settings, store.url, sandbox, "start", "database went back", "start")
+            said = await healed(settings, store.url, sandbox, "start", "database went back")
         assert (said["found_seq"], said["lost_seq"]) == (backup_seq, lost_seq)
         async with session(store.url) as conn:
             from_ms = await conn.fetchval("SELECT from_ms FROM ledger_v1.gaps WHERE gap_id = 2")
@@ -146,7 +146,7 @@ async def test_a_backup_from_before_the_account_was_known_is_restored_under_a_ru
 ) -> None:
     await store.remember()
     async with venue("full") as sandbox:
-        settings = settings_for(sandbox, data_dir=tmp_path, reconcile_every_s=300)
+        settings = settings_for(sandbox, data_dir=tmp_path)
         async with mirroring(settings, store.url):
             async with session(store.url) as conn:
                 await gaps_closed(conn, 1)
@@ -236,7 +236,7 @@ async def test_a_failover_behind_connections_that_stay_is_seen_by_the_first_answ
     monkeypatch.setitem(Writer.__init__.__kwdefaults__, "connect", pool.connect)
     async with venue(dialect) as sandbox:
         await sandbox.step(20)
-        settings = settings_for(sandbox, data_dir=tmp_path, reconcile_every_s=300)
+        settings = settings_for(sandbox, data_dir=tmp_path)
         async with mirroring(settings, store.url):
             async with session(store.url) as conn:
                 await gaps_closed(conn, 1)
