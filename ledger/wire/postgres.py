@@ -96,6 +96,8 @@ async def connect(url: str, *, application: str, writes: bool = True) -> Any:
     not take; use ``Writer`` to wait for a database that is away."""
     settings = {
         "application_name": application,
+        # Nothing that others can create is looked at: every name of ours is written with its schema.
+        "search_path": "pg_catalog, pg_temp",
         "jit": "off",
         "lock_timeout": "5000",
         "idle_in_transaction_session_timeout": "5000",

@@ -1,0 +1,187 @@
+"""Who may do what in the database, as a matrix: role by object by verb, compared with a file that people read.
+
+A difference is a decision: look at it, then write what is shown into ``roles.txt``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from ledger.export.csv_files import FORMATS
+from ledger.wire import postgres
+from tests.flows.processes import bench
+
+GOLDEN = Path(__file__).with_name("roles.txt")
+ROLES = ("sdx_writer", "sdx_reader")
+MATRIX = """
+    WITH objects AS (
+        SELECT c.oid, c.relacl IS NOT NULL AS is_table, format('%s.%s', n.nspname, c.relname) AS name
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('ledger', 'ledger_v1') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+    ), verbs (verb) AS (
+        VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE'), ('TRUNCATE'), ('REFERENCES'), ('TRIGGER')
+    )
+    SELECT o.name || ' ' || $1 || ' ' || coalesce(string_agg(
+        CASE WHEN has_table_privilege($1, o.oid, v.verb) THEN v.verb
+        ELSE (
+            SELECT v.verb || ' but ' || string_agg(a.attname, ', ' ORDER BY a.attname)
+                FILTER (WHERE NOT has_column_privilege($1, o.oid, a.attnum, v.verb))
+            FROM pg_attribute a WHERE a.attrelid = o.oid AND a.attnum > 0 AND NOT a.attisdropped
+            HAVING bool_or(has_column_privilege($1, o.oid, a.attnum, v.verb))
+        ) END, ' ' ORDER BY v.verb COLLATE "C"
+    ) FILTER (WHERE v.verb NOT IN ('DELETE', 'TRUNCATE', 'TRIGGER') OR has_table_privilege($1, o.oid, v.verb)), '-')
+        AS line
+    FROM objects o CROSS JOIN verbs v GROUP BY o.name, o.oid
+    UNION ALL
+    SELECT format('%s.%s() %s %s', n.nspname, p.proname, $1::text, coalesce(
+        CASE WHEN bool_or(has_function_privilege($1, p.oid, 'EXECUTE')) THEN 'EXECUTE' END, '-')
+        || CASE WHEN bool_or(p.prosecdef) THEN ' AS OWNER' ELSE '' END)
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('ledger', 'ledger_v1')
+    GROUP BY n.nspname, p.proname
+    UNION ALL
+    SELECT format('schema %s %s %s', n.nspname, $1::text, coalesce(nullif(concat_ws(' ',
+        CASE WHEN has_schema_privilege($1, n.oid, 'CREATE') THEN 'CREATE' END,
+        CASE WHEN has_schema_privilege($1, n.oid, 'USAGE') THEN 'USAGE' END), ''), '-'))
+    FROM pg_namespace n WHERE n.nspname IN ('ledger', 'ledger_v1')
+"""
+
+
+async def matrix(conn: Any) -> str:
+    lines = []
+    for role in ("public", *ROLES):
+        if role != "public" and not await conn.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+            pytest.skip(f"this server has no role {role}")
+        name = role if role != "public" else await stranger(conn)
+        lines += [row["line"].replace(f" {name} ", f" {role} ") for row in await conn.fetch(MATRIX, name)]
+    return "".join(f"{line}\n" for line in sorted(lines))
+
+
+async def stranger(conn: Any) -> str:
+    """A role without any right of its own."""
+    await conn.execute("DROP ROLE IF EXISTS sdx_stranger; CREATE ROLE sdx_stranger")
+    return "sdx_stranger"
+
+
+async def test_who_may_do_what_is_as_written(conn: Any) -> None:
+    async with conn.transaction():
+        shown = await matrix(conn)
+
+    assert shown == GOLDEN.read_text("utf-8"), f"what is true now:\n{shown}"
+
+
+async def test_a_stranger_may_do_nothing(conn: Any) -> None:
+    lines = [line for line in GOLDEN.read_text("utf-8").splitlines() if " public " in line]
+
+    assert lines
+    assert [line for line in lines if not line.endswith(("-", "- AS OWNER"))] == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT key_fingerprint FROM ledger.accounts",
+        "SELECT * FROM ledger.accounts",
+        "SELECT key_digest FROM ledger.venue_state",
+        "SELECT a FROM ledger.accounts a",
+        "INSERT INTO ledger.alembic_version VALUES ('9999')",
+        "TABLE ledger.observations",
+    ],
+)
+async def test_a_reader_sees_neither_hashes_of_keys_nor_the_services_own_notes(database_url: str, sql: str) -> None:
+    reader = await postgres.connect(as_role(database_url, "sdx_reader"), application="test")
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.fetch(sql)
+    finally:
+        await reader.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO ledger.alembic_version VALUES ('9999')",
+        "UPDATE ledger.alembic_version SET version_num = '9999'",
+        "UPDATE ledger.inbox SET problem = ''",
+        "DELETE FROM ledger.inbox",
+        "DELETE FROM ledger.gaps",
+        "TRUNCATE ledger.fills",
+        "ALTER TABLE ledger.inbox DISABLE TRIGGER ALL",
+        "CREATE TABLE ledger.x ()",
+    ],
+)
+async def test_the_writer_changes_neither_the_schema_nor_the_journal(database_url: str, sql: str) -> None:
+    writer = await postgres.connect(as_role(database_url, "sdx_writer"), application="test")
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await writer.execute(sql)
+    finally:
+        await writer.close()
+
+
+READING = [
+    ("status",),
+    ("account", "list"),
+    ("discrepancy", "list"),
+    ("quarantine", "list"),
+    ("doctor",),
+    *(("export", name, "--from", "2026-01-01", "--to", "2026-01-02") for name in FORMATS),
+]
+
+
+async def test_every_command_that_reads_works_with_the_readers_rights(
+    database_url: str, conn: Any, tmp_path: Path
+) -> None:
+    await conn.execute("SELECT ledger.register('main', 'https://api.example.com', NULL)")
+    settings = {
+        "SDX_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+        "SDX_READ_DATABASE_URL": as_role(database_url, "sdx_reader"),
+    }
+    with bench(tmp_path, settings) as programs:
+        for words in READING:
+            code, out, err = await programs.done(*words)
+            assert (code, "permission denied" in out + err) == (3 if words == ("doctor",) else 0, False), out + err
+
+
+# What somebody else put into the search path.
+
+SHADOWS = """
+    GRANT CREATE ON SCHEMA public TO PUBLIC;
+    SET ROLE sdx_reader;
+    CREATE FUNCTION public.unnest(text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'shadow of unnest ran as %', current_user; END $$;
+    CREATE FUNCTION public.cardinality(text[]) RETURNS integer LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'shadow of cardinality ran as %', current_user; END $$;
+    RESET ROLE
+"""
+
+
+async def test_nothing_that_others_put_into_public_runs_in_our_connections(database_url: str, conn: Any) -> None:
+    await conn.execute(SHADOWS)
+
+    for role in ("", "sdx_writer", "sdx_reader"):
+        url = as_role(database_url, role) if role else database_url
+        ours = await postgres.connect(url, application="test")
+        try:
+            assert await ours.fetchval("SHOW search_path") == "pg_catalog, pg_temp"
+            assert [row["unnest"] for row in await ours.fetch("SELECT unnest($1::text[])", ["a", "b"])] == ["a", "b"]
+            assert await ours.fetchval("SELECT cardinality($1::text[])", ["a"]) == 1
+        finally:
+            await ours.close()
+
+    # The shadows are real: whoever has public in the path runs them.
+    await conn.execute("SET search_path = public")
+    with pytest.raises(asyncpg.RaiseError, match="shadow of cardinality ran as "):
+        await conn.fetchval("SELECT cardinality($1::text[])", ["a"])
+
+
+def as_role(url: str, role: str) -> str:
+    """The URL of the same database for another role."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}")).replace(
+        "postgresql:///", f"postgresql://{role}@/"
+    )
