@@ -33,13 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plants", action="store_true", help="plant each mistake in turn and print what caught it")
     parser.add_argument("--crash-matrix", action="store_true", help="kill at every touch with the outside world")
     options = parser.parse_args(arguments)
+    needs = options.needs or (PLANTS[options.plant].needs if options.plant else None)
     if options.crash_matrix:
         return crash_matrix(options.workers)
     if options.plants:
         return plants(options.seeds if options.seeds != 60 else PLANT_SEEDS, options.workers)
     if options.seed is not None:
-        return replay(options.seed, options.plant, options.needs)
-    return run(range(options.first, options.first + options.seeds), options.workers, options.plant, options.needs)
+        return replay(options.seed, options.plant, needs)
+    return run(range(options.first, options.first + options.seeds), options.workers, options.plant, needs)
 
 
 def run(seeds: range, workers: int, plant: str | None, needs: str | None) -> int:
@@ -88,8 +89,8 @@ def plants(seeds: int, workers: int) -> int:
     missed = 0
     print(f"{'plant':<45} {'seeds':>5}  caught by")
     with crew.working(workers) as work:
-        for name in PLANTS:
-            outcomes = work.outcomes(Job(seed, name) for seed in range(1, seeds + 1))
+        for name, plant in PLANTS.items():
+            outcomes = work.outcomes(Job(seed, name, needs=plant.needs) for seed in range(1, seeds + 1))
             caught = next((outcome for outcome in outcomes if outcome.failure is not None), None)
             missed += caught is None
             by = "NOT CAUGHT" if caught is None or caught.failure is None else caught.failure.invariant

@@ -58,6 +58,8 @@ class Plant:
     name: str
     sql: tuple[str, str, str] | None = None
     python: Patch | None = None
+    needs: str | None = None
+    """The kind of harm that reaches it, which its seeds get in any case."""
 
 
 @contextmanager
@@ -255,6 +257,17 @@ def _nothing_is_a_hole() -> AbstractContextManager[Any]:
     return mock.patch.object(holes, "of_row", noted)
 
 
+def _whole_history() -> AbstractContextManager[Any]:
+    """That the venue refused to go back further is forgotten."""
+    step = Walk.step
+
+    def bold(self: Walk, *args: Any) -> WalkStep | None:
+        told = step(self, *args)
+        return told and replace(told, served_from_ms=None)
+
+    return mock.patch.object(Walk, "step", bold)
+
+
 def _is_full_as_asked(self: PageSize, rows: int) -> bool:
     return rows >= self.limit
 
@@ -446,7 +459,7 @@ PLANTS = {
         ),
         Plant("order checks are forgotten at a restart", python=_checks_forgotten),
         Plant("a rejected order is expected of REST", python=_attribute(order_rules, "agrees", _is_archived)),
-        Plant("one look is enough", ("observe", "RETURN NULL;", "RETURN true;")),
+        Plant("one look is enough", ("observe", "RETURN NULL;", "RETURN true;"), needs="rest_lag"),
         Plant("the pace is ignored", python=_attribute(Budget, "_pace_s", lambda *_: 0.0)),
         Plant("order checks are never due", python=_attribute(order_checks, "due", _nothing)),
         # gaps and coverage
@@ -470,28 +483,57 @@ PLANTS = {
         Plant("a lost key goes unnoticed", python=_attribute(ListenKeyLease, "_lose", lambda *_: None)),
         Plant("a deaf socket goes unnoticed", python=_attribute(Consumer, "doubt", lambda *_: None)),
         Plant("silence goes unnoticed", python=_attribute(Connection, "_watch", _never)),
-        Plant("Retry-After is ignored", python=_attribute(Budget, "block", lambda *_: False)),
-        Plant("a ban is forgotten at a restart", python=_attribute(reads, "blocked_until_ms", _none)),
+        Plant("Retry-After is ignored", python=_attribute(Budget, "block", lambda *_: False), needs="rest_banned"),
+        Plant(
+            "a ban is forgotten at a restart", python=_attribute(reads, "blocked_until_ms", _none), needs="rest_banned"
+        ),
         Plant("the weight budget is ignored", python=_attribute(Budget, "reserve", _spend)),
         # never claim what is not known
-        Plant("a refusal ends the walk", python=_attribute(refusals, "ends_walk", lambda *_: True)),
-        Plant("coverage passes over what was set aside", python=_nothing_is_a_hole),
-        Plant("a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked)),
-        Plant("no gap row until a socket is up", python=_attribute(Consumer, "_is_lasting", lambda *_: None)),
-        Plant("401 anywhere refuses the key", python=_attribute(capabilities, "proves_key", _says_yes)),
-        Plant("an unreadable report is not followed up", python=_attribute(stream_events, "left_open", lambda *_: [])),
-        Plant("a describing field costs the row", python=_attribute(frames, "_DESCRIBING", frozenset())),
+        Plant(
+            "a refusal ends the walk", python=_attribute(refusals, "ends_walk", lambda *_: True), needs="refuse_market"
+        ),
+        Plant("coverage passes over what was set aside", python=_nothing_is_a_hole, needs="odd_rows"),
+        Plant("history that is cut counts as whole", python=_whole_history, needs="history_cut"),
+        Plant("ids that begin anew are merged", ("anew_after_ms", "86400000", "8640000000000"), needs="begin_anew"),
+        Plant(
+            "a short page is the last", python=_attribute(PageSize, "may_be_full", _is_full_as_asked), needs="page_cap"
+        ),
+        Plant(
+            "no gap row until a socket is up",
+            python=_attribute(Consumer, "_is_lasting", lambda *_: None),
+            needs="no_key",
+        ),
+        Plant(
+            "401 anywhere refuses the key",
+            python=_attribute(capabilities, "proves_key", _says_yes),
+            needs="deny_trades",
+        ),
+        Plant(
+            "an unreadable report is not followed up",
+            python=_attribute(stream_events, "left_open", lambda *_: []),
+            needs="unreadable",
+        ),
+        Plant(
+            "a describing field costs the row",
+            python=_attribute(frames, "_DESCRIBING", frozenset()),
+            needs="empty_fields",
+        ),
         Plant(
             "the first quantity wins",
             ("apply", "o.orig_qty <> f.new_orig AND v.newer THEN f.new_orig", "false THEN f.new_orig"),
+            needs="amend",
         ),
         # clocks
-        Plant("one Date is believed", python=_one_date_is_believed),
-        Plant("any error of the database is about content", python=_errors_are_content),
-        Plant("what is quarantined is no hole", python=_attribute(quarantine, "hole", lambda *_, **__: Hole())),
+        Plant("one Date is believed", python=_one_date_is_believed, needs="wrong_date"),
+        Plant("any error of the database is about content", python=_errors_are_content, needs="db_grants"),
+        Plant(
+            "what is quarantined is no hole",
+            python=_attribute(quarantine, "hole", lambda *_, **__: Hole()),
+            needs="db_content",
+        ),
         # a database that went back
-        Plant("the lost tail goes unnoticed", python=_lost_tail_unnoticed),
-        Plant("the gap over the lost tail starts at the beat after", python=_gap_after_the_beat),
-        Plant("sessions go on after the lost tail", python=_sessions_go_on),
+        Plant("the lost tail goes unnoticed", python=_lost_tail_unnoticed, needs="went_back"),
+        Plant("the gap over the lost tail starts at the beat after", python=_gap_after_the_beat, needs="went_back"),
+        Plant("sessions go on after the lost tail", python=_sessions_go_on, needs="went_back"),
     )
 }
