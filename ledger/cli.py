@@ -29,8 +29,8 @@ from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
 from ledger.errors import CannotWrite, ConfigError, LedgerError, NoLedger, ReaderGone, VenueError
 from ledger.escapes import escaped
-from ledger.export.csv_files import FORMATS
-from ledger.export.writer import export
+from ledger.export.csv_files import BALANCES, FORMATS
+from ledger.export.writer import Exported, export
 from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
 from ledger.sandbox import server as sandbox_server
@@ -501,29 +501,45 @@ def plain(rows: Sequence[Any]) -> list[dict[str, Any]]:
 @cli.command("export")
 def export_command(
     form: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}.")],
-    since: Annotated[str, typer.Option("--from", help="First instant, a date or time in UTC.")],
     until: Annotated[str, typer.Option("--to", help="First instant no longer included.")],
+    since: Annotated[
+        str | None, typer.Option("--from", help="First instant, a date or time in UTC; balances-csv needs none.")
+    ] = None,
     path: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write; standard output if left out, or -.")
+        Path | None,
+        typer.Option("-o", "--output", help="File to write, a manifest beside it; standard output if left out, or -."),
     ] = None,
     account: Annotated[str | None, typer.Option(help="Account to export; SDX_ACCOUNT if left out.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", metavar=FLAG, help="Exit 1 where something of the range is known to be missing.")
+    ] = False,
 ) -> None:
-    """Write fills, orders or balances as CSV: exact decimals, the same bytes for the same range."""
+    """Write a range as CSV: exact decimals, the same bytes for the same rows; what it lacks is said on stderr."""
     loaded = quiet_settings()
     if form not in FORMATS:
         raise typer.BadParameter(f"expected one of {', '.join(FORMATS)}, got '{form}'", param_hint="FORMAT")
-    from_ms, to_ms = parse_time(since, "--from"), parse_time(until, "--to")
+    to_ms = parse_time(until, "--to")
+    if since is None and form != BALANCES.name:
+        raise typer.BadParameter("expected the first instant of the range, got none", param_hint="--from")
+    from_ms = to_ms - 1 if since is None else parse_time(since, "--from")
     if from_ms >= to_ms:
         raise typer.BadParameter(f"expected a time before --to ({until}), got {since}", param_hint="--from")
+    done: list[Exported] = []
 
     async def work(_stop: asyncio.Event) -> None:
         async with app.existing_database(loaded) as db, postgres.reading(db.reader_url) as conn:
             await postgres.check_schema(conn)
             await accounts.named(conn, account or loaded.account, said_by="--account" if account else "SDX_ACCOUNT")
-            done = await export(conn, form, account or loaded.account, from_ms, to_ms, path, sys.stdout.buffer)
-        output.line(f"{done.rows} rows, {done.bytes} bytes, sha256 {done.sha256}", err=True)
+            name, now_ms = account or loaded.account, Clock().now_ms()
+            done.append(await export(conn, form, name, from_ms, to_ms, path, sys.stdout.buffer, now_ms=now_ms))
 
     finish(work)
+    lacks = done[0].shortfall.sentences
+    for text in lacks:
+        output.line(f"{form}: {text}", err=True)
+    output.line(f"{done[0].rows} rows, {done[0].bytes} bytes, sha256 {done[0].sha256}", err=True)
+    if strict and lacks:
+        raise typer.Exit(1)
 
 
 @cli.command("sandbox")
