@@ -1,7 +1,7 @@
 """The command line: parse, call ``app``, print. Data goes to stdout, logs to stderr.
 
 Exit codes: 0 ok; 1 done, differences found; 2 usage; 3 configuration or credentials; 4 venue unreachable, refused or
-banned; 5 database; 130 interrupted.
+banned; 5 database; 130 interrupted; 141 the reader of standard output went away.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ cli = typer.Typer(
     help="Keeps a durable, provable copy of SPACEDEX spot accounts in PostgreSQL.",
     epilog=(
         "Exit codes: 0 ok, 1 differences found, 2 usage, 3 configuration or credentials, 4 venue unreachable, refused "
-        "or banned, 5 database, 130 interrupted. Settings come from flags, SDX_* variables, .env and sdx-ledger.toml."
+        "or banned, 5 database, 130 interrupted, 141 the reader went away. Settings come from flags, SDX_* variables, .env and sdx-ledger.toml."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
