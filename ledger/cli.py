@@ -29,7 +29,7 @@ from ledger.db import accounts, decisions, explain, quarantine, reads
 from ledger.db.decisions import Decision, Meaning
 from ledger.errors import CannotWrite, ConfigError, LedgerError, NoLedger, ReaderGone, VenueError
 from ledger.escapes import escaped
-from ledger.export.csv_files import BALANCES, FORMATS
+from ledger.export.csv_files import FORMATS
 from ledger.export.writer import Exported, export
 from ledger.quarantine import Retried
 from ledger.reconcile.runner import Progress
@@ -49,7 +49,8 @@ cli = typer.Typer(
     help="Keeps a durable, provable copy of SPACEDEX spot accounts in PostgreSQL.",
     epilog=(
         "Exit codes: 0 ok, 1 differences found, 2 usage, 3 configuration or credentials, 4 venue unreachable, refused "
-        "or banned, 5 database, 130 interrupted, 141 the reader went away. Settings come from flags, SDX_* variables, .env and sdx-ledger.toml."
+        "or banned, 5 database, 130 interrupted, 141 the reader went away. Settings come from flags, SDX_* variables, "
+        ".env and sdx-ledger.toml."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -519,7 +520,7 @@ def export_command(
     if form not in FORMATS:
         raise typer.BadParameter(f"expected one of {', '.join(FORMATS)}, got '{form}'", param_hint="FORMAT")
     to_ms = parse_time(until, "--to")
-    if since is None and form != BALANCES.name:
+    if since is None and not FORMATS[form].is_state:
         raise typer.BadParameter("expected the first instant of the range, got none", param_hint="--from")
     from_ms = to_ms - 1 if since is None else parse_time(since, "--from")
     if from_ms >= to_ms:

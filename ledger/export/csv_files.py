@@ -26,7 +26,8 @@ _HIDDEN = "".join(f"\\U{max(first, 1):08X}-\\U{last:08X}" for first, last in UNS
 class CsvFile:
     """A format: its name on the command line, the rows it holds, its columns of text, and what it is for.
 
-    ``lacks_fills``: whether an execution that no fill tells would have been a row.
+    ``lacks_fills``: whether an execution that no fill tells would have been a row; ``is_state``: it is of one instant,
+    the end of the range.
     """
 
     name: str
@@ -34,6 +35,7 @@ class CsvFile:
     words: tuple[str, ...]
     meaning: str
     lacks_fills: bool = False
+    is_state: bool = False
 
 
 def _word(column: str) -> str:
@@ -131,6 +133,7 @@ BALANCES = CsvFile(
     """,
     ("account", "asset", "source"),
     "the balance of every asset at --to",
+    is_state=True,
 )
 """The balance of every asset at the end of the range: the newest state told before it. Its start changes nothing."""
 

@@ -12,6 +12,13 @@ from typing import Any
 from ledger.export.csv_files import MISSING_IN_RANGE, CsvFile
 from ledger.output import moment
 
+_FIRST_BALANCE = """
+    SELECT min(h.as_of_ms) FROM ledger.balances b CROSS JOIN LATERAL (
+        SELECT x.as_of_ms FROM ledger.balance_history x WHERE x.account = b.account AND x.asset = b.asset
+        ORDER BY x.as_of_ms LIMIT 1) h
+    WHERE b.account = $1
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
@@ -30,7 +37,10 @@ class Shortfall:
     """From when on all is known; None: from the beginning."""
     complete_through_ms: int | None
     """Up to when all is known; None: nothing yet."""
+    balances_from_ms: int | None
+    """Balances alone: when the first one was told that is known here; None: none was, or it is another format."""
     to_is_future: bool
+    file: CsvFile
     from_ms: int
     to_ms: int
 
@@ -39,22 +49,28 @@ class Shortfall:
         """What a reader of the file must know; none where it is whole."""
         said = []
         if self.missing_orders:
-            said.append(f"{self.missing_orders} orders executed more than these fills tell; see: export missing-csv")
+            orders = _many(self.missing_orders, "order")
+            said.append(f"{orders} executed more than these fills tell; see: sdx-ledger export missing-csv")
         if self.provisional_fills:
-            said.append(f"{self.provisional_fills} of these fills are provisional: the same frame may have come twice")
+            said.append(f"{_many(self.provisional_fills, 'fill')} provisional: the same frame may have come twice")
         if self.open_gaps:
-            said.append(f"{self.open_gaps} gaps in this range are not read yet; see: sdx-ledger status")
+            said.append(f"{_many(self.open_gaps, 'gap')} in this range not read yet; see: sdx-ledger status")
         if self.coverage_holes:
             said.append(
-                f"{self.coverage_holes} times something of this range was refused or could not be read; "
+                f"{_many(self.coverage_holes, 'hole')} in what is known of this range: refused, or not readable; "
                 "see: sdx-ledger discrepancy list"
             )
         if self.quarantined:
             said.append(
-                f"{self.quarantined} frames or answers are kept and not in the rows; see: sdx-ledger quarantine list"
+                f"{_many(self.quarantined, 'frame or answer', 'frames or answers')} kept and not in the rows; "
+                "see: sdx-ledger quarantine list"
             )
         if self.to_is_future:
             said.append(f"--to is in the future ({moment(self.to_ms)}): what happens until then is not in it")
+        if self.file.is_state and self.balances_from_ms is None:
+            said.append("no balance is known yet")
+        elif self.balances_from_ms is not None and self.balances_from_ms >= self.to_ms:
+            said.append(f"the first balance known is of {moment(self.balances_from_ms)}")
         if self.complete_from_ms is not None and self.complete_from_ms > self.from_ms:
             said.append(f"known from {moment(self.complete_from_ms)} on only")
         if self.complete_through_ms is None:
@@ -66,8 +82,12 @@ class Shortfall:
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
         names = ("missing_orders", "provisional_fills", "open_gaps", "coverage_holes", "quarantined")
-        times = ("complete_from_ms", "complete_through_ms", "to_is_future")
+        times = ("complete_from_ms", "complete_through_ms", "balances_from_ms", "to_is_future")
         return {name: getattr(self, name) for name in (*names, *times)} | {"sentences": self.sentences}
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count} {one if count == 1 else more or f'{one}s'}"
 
 
 async def shortfall(conn: Any, file: CsvFile, account: str, from_ms: int, to_ms: int, *, now_ms: int) -> Shortfall:
@@ -81,6 +101,7 @@ async def shortfall(conn: Any, file: CsvFile, account: str, from_ms: int, to_ms:
             " AND executed_ms >= $2 AND executed_ms < $3",
             *bounds,
         )
+    first_balance_ms = await conn.fetchval(_FIRST_BALANCE, account) if file.is_state else None
     row = await conn.fetchrow(
         """
         SELECT (SELECT count(*) FROM ledger_v1.gaps g WHERE g.account = $1 AND g.closed_at IS NULL
@@ -98,7 +119,9 @@ async def shortfall(conn: Any, file: CsvFile, account: str, from_ms: int, to_ms:
         missing_orders=missing,
         provisional_fills=provisional,
         **dict(row),
+        balances_from_ms=first_balance_ms,
         to_is_future=to_ms > now_ms,
+        file=file,
         from_ms=from_ms,
         to_ms=to_ms,
     )

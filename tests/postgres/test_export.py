@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import csv
 import hashlib
+import html
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -434,6 +437,9 @@ async def test_a_range_that_is_covered_lacks_nothing(conn: Any) -> None:
     await covered(conn, through_ms=NEXT_DAY_MS)
     assert await lacking(conn) == []
     assert await lacking(conn, to_ms=NEXT_DAY_MS + 1) == ["complete through 2024-06-04 00:00:00.000 UTC only"]
+    assert await lacking(conn, "balances-csv") == ["no balance is known yet"]
+    await tell(conn, Balance("BTC", Exact("1"), Exact("0"), NEXT_DAY_MS), session=2)
+    assert await lacking(conn, "balances-csv") == ["the first balance known is of 2024-06-04 00:00:00.000 UTC"]
     assert await lacking(conn, "balances-csv", to_ms=NOW_MS + 1) == [
         "--to is in the future (2024-06-05 00:00:00.001 UTC): what happens until then is not in it",
         "complete through 2024-06-04 00:00:00.000 UTC only",
@@ -452,10 +458,10 @@ async def test_what_an_export_lacks_is_said_and_stands_in_the_manifest(conn: Any
     await coverage.open_gap(conn, "main", cause="test", until_ms=DAY_MS + 20)
     said = await lacking(conn)
     assert said == [
-        "1 orders executed more than these fills tell; see: export missing-csv",
-        "1 of these fills are provisional: the same frame may have come twice",
-        "1 gaps in this range are not read yet; see: sdx-ledger status",
-        "1 times something of this range was refused or could not be read; see: sdx-ledger discrepancy list",
+        "1 order executed more than these fills tell; see: sdx-ledger export missing-csv",
+        "1 fill provisional: the same frame may have come twice",
+        "1 gap in this range not read yet; see: sdx-ledger status",
+        "1 hole in what is known of this range: refused, or not readable; see: sdx-ledger discrepancy list",
         "known from 2024-06-03 00:00:00.001 UTC on only",
         "complete through 2024-06-03 00:00:00.000 UTC only",
     ]
@@ -510,17 +516,25 @@ async def lacking(conn: Any, name: str = "fills-csv", *, to_ms: int = NEXT_DAY_M
     return done.shortfall.sentences
 
 
-async def test_libreoffice_shows_the_same_cells_and_runs_none(conn: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", [",", ";"])
+async def test_libreoffice_takes_times_for_times_and_runs_no_text(conn: Any, tmp_path: Path, separator: str) -> None:
     soffice = shutil.which("soffice")
     if soffice is None:
         assert os.environ.get("CI") != "true", "on CI scripts/bootstrap --system installs it"
         pytest.skip("LibreOffice is not installed; scripts/bootstrap --system installs it")
-    await tell(conn, fill(1, symbol="=1+1", fee=Exact("-0.25")))
+    await tell(conn, fill(1, DAY_MS + 3_661_500, symbol="=1+1", side="x;=1+1", fee_asset=" =1+1", fee=Exact("-0.25")))
     await to_file(conn, tmp_path / "fills.csv")
-    target = ("--convert-to", "csv:Text - txt - csv (StarCalc):44,34,76", "--outdir", str(tmp_path / "seen"))
+    # Separator, quote, UTF-8, from line 1, English (USA), quoted cells are looked at too, special numbers detected.
+    form = f"CSV:{ord(separator)},34,76,1,,1033,false,true"
+    words = (f"--infilter={form}", "--convert-to", "ods", "--outdir", str(tmp_path), str(tmp_path / "fills.csv"))
     profile = f"-env:UserInstallation=file://{tmp_path}/profile"
-    process = await asyncio.create_subprocess_exec(soffice, profile, "--headless", *target, str(tmp_path / "fills.csv"))
+    process = await asyncio.create_subprocess_exec(soffice, profile, "--headless", *words)
     assert await asyncio.wait_for(process.wait(), stretched(100)) == 0
-    (row,) = rows_of((tmp_path / "seen" / "fills.csv").read_text("utf-8"))
-    assert row["symbol"].lstrip("'") == "=1+1"
-    assert Decimal(row["fee"]) == Decimal("-0.25")
+
+    sheet = zipfile.ZipFile(tmp_path / "fills.ods").read("content.xml").decode("utf-8")
+    assert "table:formula" not in sheet
+    if separator == ",":
+        assert 'office:value-type="date" office:date-value="2024-06-03T01:01:01"' in sheet
+        assert 'office:value-type="float" office:value="-0.25"' in sheet
+        assert re.findall(r"<text:p>([^<]*1\+1)</text:p>", html.unescape(sheet)) == ["'=1+1", "x;'=1+1", "' =1+1"]
+        assert "<text:p>1-1</text:p>" in sheet, "an id is no date"
