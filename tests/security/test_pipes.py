@@ -40,7 +40,8 @@ async def programs(tmp_path: Path, database_url: str, conn: Any) -> Iterator[Ben
 
 
 def started(programs: Bench, *words: str, **options: Any) -> subprocess.Popen[bytes]:
-    environment = programs.environment({})
+    # Where there is little room for files, none for bytecode: a cut one would be read by the next program.
+    environment = programs.environment({"PYTHONDONTWRITEBYTECODE": "1"})
     return subprocess.Popen(
         programs.command(*words), cwd=programs.folder, env=environment, stderr=subprocess.PIPE, **options
     )
