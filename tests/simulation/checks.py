@@ -277,6 +277,7 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
         if claimed(fill.symbol, fill.time_ms):
             key = (fill.symbol, fill.order_id)
             executed[key] = executed.get(key, 0) + fill.qty
+    tells_trades = world.scenario.dialect.trades and "deny_trades" not in world.scenario.kinds
     found = []
     for key, other in world.venue.books.orders.items():
         if not claimed(key[0], other.created_ms) or world.venue.rest.hidden(other, world.venue.now_ms()) is not None:
@@ -287,11 +288,9 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
         mine = orders.get(key)
         if mine is None or _is_former(world, key, mine):
             found.append(f"order {key} of {other.created_ms} is unknown, covered to {through_ms}")
-        # Without trades an order that lost fills before shows later ones only when it was asked for again.
+        # Without trades, or denied them, an order that lost fills shows later ones only when it was asked for again.
         # A twin is a row at once, but counts only when its order was asked for.
-        elif world.scenario.dialect.trades and max(mine["executed_qty"] or 0, mine["filled_qty"] or 0) < executed.get(
-            key, 0
-        ):
+        elif tells_trades and max(mine["executed_qty"] or 0, mine["filled_qty"] or 0) < executed.get(key, 0):
             found.append(f"order {key}: {mine['executed_qty']} executed here, {executed[key]} at {through_ms}")
         elif other.status in TERMINAL and claimed(key[0], other.updated_ms) and mine["status"] not in TERMINAL:
             found.append(f"order {key} is {mine['status']} here, {other.status} since {other.updated_ms}")
