@@ -32,7 +32,7 @@ from tests.patience import stretched
 TAKEOVER_S = 10.0
 WATCHED = ("batches", "gaps", "coverage")
 """Whatever a leader writes, it writes to one of these, too."""
-WRITERS = "SELECT DISTINCT fence, who FROM writers ORDER BY fence, who"
+WRITERS = "SELECT DISTINCT fence, who FROM public.writers ORDER BY fence, who"
 LEASE = "SELECT fence FROM ledger.leases WHERE account = 'main'"
 LAPSED = "SELECT until_at < clock_timestamp() FROM ledger.leases WHERE account = 'main'"
 LED = "SELECT until_at > clock_timestamp() FROM ledger.leases WHERE account = 'main'"
@@ -45,10 +45,10 @@ async def programs(tmp_path: Path, database_url: str, conn: Any) -> AsyncIterato
     """Programs on a database of this test's own that notes who writes under which fence."""
     await conn.execute(
         """
-        CREATE TABLE writers (n bigint GENERATED ALWAYS AS IDENTITY, fence bigint, who text);
-        CREATE FUNCTION note_writer() RETURNS trigger LANGUAGE plpgsql AS $$
+        CREATE TABLE public.writers (n bigint GENERATED ALWAYS AS IDENTITY, fence bigint, who text);
+        CREATE FUNCTION public.note_writer() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            INSERT INTO writers (fence, who)
+            INSERT INTO public.writers (fence, who)
             SELECT a.fence, current_setting('test.who', true) FROM ledger.accounts a
             WHERE a.account = NEW.account AND a.fence > 0;
             RETURN NULL;
@@ -57,7 +57,8 @@ async def programs(tmp_path: Path, database_url: str, conn: Any) -> AsyncIterato
     )
     for table in WATCHED:
         await conn.execute(
-            f"CREATE TRIGGER noted AFTER INSERT OR UPDATE ON ledger.{table} FOR EACH ROW EXECUTE FUNCTION note_writer()"
+            f"CREATE TRIGGER noted AFTER INSERT OR UPDATE ON ledger.{table}"
+            " FOR EACH ROW EXECUTE FUNCTION public.note_writer()"
         )
     with bench(tmp_path, {**FAST, "SDX_DATABASE_URL": database_url}) as made:
         yield made
@@ -244,12 +245,12 @@ async def test_one_pass_of_reconcile_beside_a_leader_breaks_neither_its_stream_n
             await gaps_closed(conn, 1)
             await conn.execute(
                 """
-                CREATE TABLE downs (at timestamptz);
-                CREATE FUNCTION note_down() RETURNS trigger LANGUAGE plpgsql AS $$
-                BEGIN INSERT INTO downs VALUES (clock_timestamp()); RETURN NULL; END $$;
+                CREATE TABLE public.downs (at timestamptz);
+                CREATE FUNCTION public.note_down() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN INSERT INTO public.downs VALUES (clock_timestamp()); RETURN NULL; END $$;
                 CREATE TRIGGER noted AFTER UPDATE ON ledger.coverage FOR EACH ROW
                 WHEN (OLD.live AND NOT NEW.live OR NEW.live_through_ms < OLD.live_through_ms)
-                EXECUTE FUNCTION note_down();
+                EXECUTE FUNCTION public.note_down();
                 """
             )
             await sandbox.step(20)
@@ -261,7 +262,7 @@ async def test_one_pass_of_reconcile_beside_a_leader_breaks_neither_its_stream_n
             assert await conn.fetchval("SELECT live FROM ledger_v1.coverage WHERE symbol = '*'") is True
             proof = await holds(conn, sandbox, gaps=2)
             assert proof.fills == proof.venue_fills
-            assert await conn.fetchval("SELECT count(*) FROM downs") == 0
+            assert await conn.fetchval("SELECT count(*) FROM public.downs") == 0
             assert await conn.fetchval(LEASE) == 1
 
 
@@ -315,9 +316,10 @@ async def test_an_account_that_cannot_start_or_crashes_stops_no_other_says_why_a
     await conn.execute(
         """
         SELECT ledger.register('elsewhere', 'https://elsewhere.example', 'k');
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no gap may be opened'; END $$;
+        CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN RAISE 'no gap may be opened'; END $$;
         CREATE TRIGGER refuse BEFORE INSERT ON ledger.gaps FOR EACH ROW WHEN (NEW.account = 'crashing')
-        EXECUTE FUNCTION refuse();
+        EXECUTE FUNCTION public.refuse();
         """
     )
     async with venue("full") as sandbox:
