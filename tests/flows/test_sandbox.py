@@ -20,7 +20,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
-from ledger.errors import ConfigError
+from ledger.errors import ConfigError, UsageError
 from ledger.sandbox.server import Sandbox, serve
 from tests.patience import stretched
 
@@ -804,7 +804,7 @@ async def test_a_fault_that_cannot_be_played_is_told_and_the_script_goes_on(
 
 async def test_a_port_that_is_taken_is_one_clear_sentence(start: Start) -> None:
     client = await start()
-    with pytest.raises(ConfigError, match=rf"cannot listen on port {client.sandbox.port}"):
+    with pytest.raises(UsageError, match=rf"cannot listen on port {client.sandbox.port}"):
         await serve(port=client.sandbox.port)
 
 
