@@ -81,7 +81,6 @@ async def test_behind_a_synchronous_standby_nothing_is_lost_and_every_command_fi
 
             async with session(pair.standby) as conn:
                 assert await conn.fetchval(HEAD) >= confirmed, "what was confirmed is there"
-                await service.says("database is back")
                 await eventually(conn, HEAD, lambda seq: seq > confirmed + ROWS_MIN)
                 sandbox.pause()
                 assert (await proof_of(conn, sandbox)).differences == []
