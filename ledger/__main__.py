@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
-    # Nothing was begun. What runs until it is told to stop has done all it was asked for; other commands have not.
+    # Nothing was begun. What runs until it is stopped has done all it was asked for; other commands have not.
     sys.exit(0 if {"run", "sandbox"}.intersection(sys.argv[1:2]) else INTERRUPTED)
 
 

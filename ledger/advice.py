@@ -29,11 +29,11 @@ KINDS: dict[str, tuple[str, str]] = {
         "compare the order at the venue, then: {accept}",
     ),
     "terminal_conflict": (
-        "The venue told two different ends of one order; the order is asked for and its answer decides.",
+        "The venue reported two different final statuses of one order; the order is asked for and its answer decides.",
         "resolves by itself with that answer; else compare at the venue, then: {accept}",
     ),
     "fill_conflict": (
-        "One fill was told twice with different numbers; the first stays.",
+        "One fill was reported twice with different numbers; the first stays.",
         "compare the trade at the venue, then: {accept}",
     ),
     "double_frame": (
@@ -61,7 +61,7 @@ KINDS: dict[str, tuple[str, str]] = {
         "it is asked again by itself; if it is gone for good: {accept}",
     ),
     "order_unknown": (
-        "The venue told of this order before and does not know it any more, so coverage of its market ends there.",
+        "The venue reported this order before and does not know it any more, so coverage of its market ends there.",
         "it is asked again by itself; if it is gone for good: {accept}",
     ),
     "question_refused": (

@@ -422,15 +422,15 @@ def print_verdicts(report: verify.Report, *, whole: bool) -> None:
     for verdict in report.verdicts:
         if verdict.holds and not whole:
             continue
-        told = [output.styled(verdict.meaning)]
-        told += [output.styled(row.key, "bold") + output.styled(f": {row.found}") for row in verdict.first]
+        cell = [output.styled(verdict.meaning)]
+        cell += [output.styled(row.key, "bold") + output.styled(f": {row.found}") for row in verdict.first]
         if verdict.count > len(verdict.first):
-            told.append(output.styled(f"… and {verdict.count - len(verdict.first)} more"))
+            cell.append(output.styled(f"… and {verdict.count - len(verdict.first)} more"))
         if verdict.note:
-            told.append(output.styled(verdict.note, "dim"))
+            cell.append(output.styled(verdict.note, "dim"))
         count = str(verdict.count) if verdict.count else ""
         mark = MARKS["ok" if verdict.holds else "failed"]
-        shown.add_row(output.styled(*mark), verdict.name, output.stacked(*told), count)
+        shown.add_row(output.styled(*mark), verdict.name, output.stacked(*cell), count)
     if shown.row_count:
         output.show(shown)
     broken = [verdict.name for verdict in report.verdicts if not verdict.holds]
@@ -473,8 +473,8 @@ def print_replayed(result: replay.Result) -> None:
     for one in result.tables:
         mark = output.styled(*(("=", "green") if one.identical else ("≠", "red")))
         numbers = (one.live_rows, one.only_live, one.only_replayed, one.changed)
-        told = [one.live_sha256] if one.identical else [f"{one.live_sha256} here", f"{one.replayed_sha256} replayed"]
-        shown.add_row(mark, one.table, *(str(number) for number in numbers), output.stacked(*told))
+        digests = [one.live_sha256] if one.identical else [f"{one.live_sha256} here", f"{one.replayed_sha256} replayed"]
+        shown.add_row(mark, one.table, *(str(number) for number in numbers), output.stacked(*digests))
     output.show(shown)
     for one in result.tables:
         for d in one.first:

@@ -1,4 +1,4 @@
--- What the roles may do, where they exist; laid anew by every upgrade, so that nothing granted before is left over. The
+-- What the roles may do, where they exist; set again by every upgrade, so that nothing granted before is left over. The
 -- writer writes rows and never edits the journal. The reader sees the contract: its views run with the rights of who
 -- asks, so it may select the tables beneath them, and what the commands that read show besides; no hash of a key.
 -- The version of the schema is the owner's.

@@ -38,7 +38,7 @@ class Shortfall:
     complete_through_ms: int | None
     """Up to when all is known; None: nothing yet."""
     balances_from_ms: int | None
-    """Balances alone: when the first one was told that is known here; None: none was, or it is another format."""
+    """Balances alone: when the first one known here was reported; None: none was, or it is another format."""
     to_is_future: bool
     file: CsvFile
     from_ms: int

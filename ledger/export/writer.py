@@ -130,7 +130,7 @@ class _Job:
 
     def manifest(self, done: Exported, name: str) -> bytes:
         """What the file is, as JSON; nothing in it tells when it was made."""
-        told = {
+        manifest = {
             "schema": "sdx-ledger/export/1",
             "format": self.file.name,
             "holds": self.file.meaning,
@@ -146,7 +146,7 @@ class _Job:
             "missing": done.shortfall.as_dict(),
             "files": [{"name": name, "bytes": done.bytes, "rows": done.rows, "sha256": done.sha256}],
         }
-        return f"{json.dumps(told, indent=2)}\n".encode()
+        return f"{json.dumps(manifest, indent=2)}\n".encode()
 
 
 @contextmanager

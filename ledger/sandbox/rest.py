@@ -422,7 +422,7 @@ class Rest:
     def _kept(
         self, rows: Sequence[Row], start_ms: int | None, now_ms: int, ms_of: Callable[[Row], int]
     ) -> Sequence[Row]:
-        """The rows that are not too old to be told."""
+        """The rows that are not too old to be served."""
         if self.history_days is None:
             return rows
         kept_ms = now_ms - int(self.history_days * DAY_MS)

@@ -102,7 +102,7 @@ class Server:
         return True
 
     async def stop_hard(self) -> None:
-        """As PostgreSQL's immediate shutdown: nobody is told, nothing is flushed. No word if it does not run."""
+        """As PostgreSQL's immediate shutdown: clients get no word, nothing is flushed. No word if it does not run."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):

@@ -134,7 +134,7 @@ async def covered_but_for_the_past(conn: Any, world: World) -> None:
         and world.venue.rest.hidden(other, world.venue.now_ms()) is None
     ]
     if not world.scenario.loses_silently:
-        _none("what is too old to be told stops nothing", missing)
+        _none("what is too old to be served stops nothing", missing)
 
 
 def _told_from_ms(world: World) -> int:

@@ -362,8 +362,8 @@ class Database:
     def _digest(self, args: tuple[Any, ...]) -> str:
         """What was asked, in short; left out is the account's name, which differs from run to run, and digests of the
         journal, which depend on it."""
-        told = [len(arg) if _are_digests(arg) else arg for arg in args if arg != self._account]
-        return hashlib.blake2b(DIGEST_SAID.sub("", repr(told)).encode(), digest_size=5).hexdigest()
+        asked = [len(arg) if _are_digests(arg) else arg for arg in args if arg != self._account]
+        return hashlib.blake2b(DIGEST_SAID.sub("", repr(asked)).encode(), digest_size=5).hexdigest()
 
     async def _timed(self, real: Any, method: str, sql: str, args: tuple[Any, ...]) -> Any:
         await self._set_clock(real)

@@ -350,7 +350,7 @@ class World:
         while gaps := await self.database.ask(lambda conn: coverage.open_gaps(conn, self.account)):
             if self.loop.time() > until_s:
                 raise Broken(
-                    "what is too old to be told stops nothing", f"gaps {[gap.gap_id for gap in gaps]} are open"
+                    "what is too old to be served stops nothing", f"gaps {[gap.gap_id for gap in gaps]} are open"
                 )
             await asyncio.sleep(LOOK_EVERY_S)
         await self.database.ask(lambda conn: checks.covered_but_for_the_past(conn, self))
@@ -603,7 +603,7 @@ class World:
         """In force from the first question on, see ``_cut_history``, until everything else was seen to be healed."""
 
     def _cut_history(self) -> None:
-        """Of what is older than some days nothing is told: a question for it is refused, or it is left out."""
+        """Of what is older than some days nothing is served: a question for it is refused, or it is left out."""
         harm = next((one for one in self.scenario.harm if one.kind == "history_cut"), None)
         if harm is not None:
             chance = Random(harm.chance)
@@ -625,7 +625,7 @@ class World:
         self.venue.rest.unlisted = frozenset()
 
     def _begin_anew(self, harm: Harm, chance: Random) -> None:
-        """Where no trades are told nobody knows whether a late fill is part of an order that was over long ago."""
+        """Where no trades are offered nobody knows whether a late fill is part of an order that was over long ago."""
         if not self.scenario.dialect.trades:
             return
         self.venue.begin_anew(chance, harm.count + 2)

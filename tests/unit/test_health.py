@@ -1,4 +1,4 @@
-"""What status says, and what a monitor is told: each line has one meaning, each reason says what is wrong."""
+"""What status says, and what a monitor gets: each line has one meaning, each reason says what is wrong."""
 
 from __future__ import annotations
 
