@@ -31,11 +31,12 @@ async def probe(
     """
     known = before or Capabilities()
     names = list(dict.fromkeys((*symbols, FIRST_SYMBOL, SECOND_SYMBOL)))[:SYMBOLS_MAX]
-    trades = None
+    trades, attempts = None, ATTEMPTS
     for name in names:
-        trades = await _said(http, requests.my_trades(name, limit=1), name)
+        trades = await _said(http, requests.my_trades(name, limit=1), name, attempts)
         if trades is not None:
             break
+        attempts = 1  # what hides an endpoint hides it for every market: the others are asked without patience
     return Capabilities(
         trades=capabilities.look(known.trades, trades, now_s),
         time=capabilities.look(known.time, await _said(http, requests.server_time(), names[0]), now_s),
@@ -44,11 +45,11 @@ async def probe(
     )
 
 
-async def _said(http: VenueHttp, request: Request, symbol: str) -> Said:
+async def _said(http: VenueHttp, request: Request, symbol: str, attempts: int = ATTEMPTS) -> Said:
     """What one look says. A venue that answers everything but this says nothing clear; one that answers nothing is
     away."""
     try:
-        answer = await http.send_patiently(request, attempts=ATTEMPTS)
+        answer = await http.send_patiently(request, attempts=attempts)
         return capabilities.offers(request, Outcome(answer.status, None, answer.body))
     except KeyRefused:
         raise
