@@ -106,35 +106,42 @@ async def in_the_end(conn: Any, world: World) -> None:
 
 async def covered_but_for(conn: Any, world: World, refused: frozenset[str]) -> None:
     """Of a market that the venue refuses to tell of nothing is claimed beyond what was told. Raises Broken."""
-    if world.may_trust_coverage:
-        _none("coverage is never past what is known", await _uncovered(conn, world, await _orders(conn, world)))
     orders = await _orders(conn, world)
-    missing = [
+    if world.may_trust_coverage:
+        _none("coverage is never past what is known", await _uncovered(conn, world, orders))
+    _none("a refusal stops nothing but its question", await _left_out(conn, world, orders, refused))
+
+
+async def covered_but_for_the_past(conn: Any, world: World, refused: frozenset[str]) -> None:
+    """Nothing is claimed of what the venue does not tell for its age, and everything else is known. Raises Broken.
+
+    ``refused``: markets that it told nothing of until now.
+    """
+    orders = await _orders(conn, world)
+    _none("coverage is never past what is known", await _uncovered(conn, world, orders))
+    _none("what is too old to be served stops nothing", await _left_out(conn, world, orders, refused))
+
+
+async def _left_out(conn: Any, world: World, orders: dict[tuple[str, int], Any], refused: frozenset[str]) -> list[str]:
+    """Orders that the venue tells of and that are unknown. One that an open discrepancy names, since its row could not
+    be read, is asked for again at a time of its own, and so is a market that was refused."""
+    if world.scenario.loses_silently:
+        return []
+    rows = await conn.fetch(
+        "SELECT symbol, order_id FROM ledger_v1.discrepancies WHERE account = $1 AND kind = 'rest_row'"
+        " AND resolved_at IS NULL AND order_id IS NOT NULL",
+        world.account,
+    )
+    asked_later = {(row["symbol"], row["order_id"]) for row in rows}
+    return [
         f"order {key} of {other.created_ms} is unknown"
         for key, other in world.venue.books.orders.items()
         if key[0] not in refused | world.listed_late
         and key not in orders
+        and key not in asked_later
         and world.venue.rest.hidden(other, world.venue.now_ms()) is None
         and _told_from_ms(world) <= other.created_ms < world.venue.now_ms() - LATE_MS
     ]
-    if not world.scenario.loses_silently:
-        _none("a refusal stops nothing but its question", missing)
-
-
-async def covered_but_for_the_past(conn: Any, world: World) -> None:
-    """Nothing is claimed of what the venue does not tell for its age, and everything else is known. Raises Broken."""
-    orders = await _orders(conn, world)
-    _none("coverage is never past what is known", await _uncovered(conn, world, orders))
-    missing = [
-        f"order {key} is unknown"
-        for key, other in world.venue.books.orders.items()
-        if _told_from_ms(world) <= other.created_ms < world.venue.now_ms() - LATE_MS
-        and key not in orders
-        and key[0] not in world.listed_late
-        and world.venue.rest.hidden(other, world.venue.now_ms()) is None
-    ]
-    if not world.scenario.loses_silently:
-        _none("what is too old to be served stops nothing", missing)
 
 
 def _told_from_ms(world: World) -> int:

@@ -225,10 +225,11 @@ class World:
         self._heal()
         if "db_content" in self.scenario.kinds:
             await self._apply_quarantined()
-        if self.venue.rest.refused:
+        refused = frozenset(self.venue.rest.refused)
+        if refused:
             await self._healed_but_for_the_refused()
         if self.venue.rest.history_days is not None:
-            await self._healed_but_for_the_past()
+            await self._healed_but_for_the_past(refused)
         if self.listed_late or "history_cut" in self.scenario.kinds:
             await self._ask_for_walk(START_MS - 2 * self.scenario.history_days * DAY_MS)
             self.served_from_ms = 0
@@ -333,29 +334,29 @@ class World:
 
     async def _healed_but_for_the_refused(self) -> None:
         """Every gap closes though the venue goes on refusing to tell of a market; then it tells of that one too."""
-        until_s = self.loop.time() + HEALED_WITHIN_S
-        while gaps := await self.database.ask(lambda conn: coverage.open_gaps(conn, self.account)):
-            if self.loop.time() > until_s:
-                raise Broken(
-                    "a refusal stops nothing but its question", f"gaps {[gap.gap_id for gap in gaps]} are open"
-                )
-            await asyncio.sleep(LOOK_EVERY_S)
-        await self.database.ask(lambda conn: checks.covered_but_for(conn, self, frozenset(self.venue.rest.refused)))
+        await self._gaps_closed("a refusal stops nothing but its question")
+        refused = frozenset(self.venue.rest.refused)
+        await self.database.ask(lambda conn: checks.covered_but_for(conn, self, refused))
         self.log("the venue tells of every market again")
         self.venue.rest.refused.clear()
 
-    async def _healed_but_for_the_past(self) -> None:
-        """Every gap closes though the venue does not tell what is old, and nothing of it is claimed; then it tells."""
+    async def _healed_but_for_the_past(self, refused: frozenset[str]) -> None:
+        """Every gap closes though the venue does not tell what is old, and nothing of it is claimed; then it tells.
+
+        ``refused``: markets that it told nothing of until now.
+        """
+        await self._gaps_closed("what is too old to be served stops nothing")
+        await self.database.ask(lambda conn: checks.covered_but_for_the_past(conn, self, refused))
+        self.log("the venue tells of everything again")
+        self.venue.rest.history_days = None
+
+    async def _gaps_closed(self, invariant: str) -> None:
+        """Wait until no gap is open. Raises Broken when the time is up."""
         until_s = self.loop.time() + HEALED_WITHIN_S
         while gaps := await self.database.ask(lambda conn: coverage.open_gaps(conn, self.account)):
             if self.loop.time() > until_s:
-                raise Broken(
-                    "what is too old to be served stops nothing", f"gaps {[gap.gap_id for gap in gaps]} are open"
-                )
+                raise Broken(invariant, f"gaps {[gap.gap_id for gap in gaps]} are open")
             await asyncio.sleep(LOOK_EVERY_S)
-        await self.database.ask(lambda conn: checks.covered_but_for_the_past(conn, self))
-        self.log("the venue tells of everything again")
-        self.venue.rest.history_days = None
 
     async def _ask_for_walk(self, since_ms: int = START_MS) -> None:
         """Frames a healthy socket never delivered are found when somebody asks for it, once the stream is up."""
