@@ -47,10 +47,10 @@ from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
 from ledger.venue import requests, rest_pages
 from ledger.venue.requests import Security
-from ledger.wire import heads, postgres
+from ledger.wire import embedded, heads, postgres
 from ledger.wire.budget import Budget
 from ledger.wire.clock import Clock
-from ledger.wire.embedded import WRITER, Embedded
+from ledger.wire.embedded import OWNER, READER, WRITER, Embedded
 from ledger.wire.heads import Head
 from ledger.wire.http import VenueHttp
 from ledger.wire.postgres import Writer
@@ -80,6 +80,13 @@ class Database:
     owner_url: str
     reader_url: str
     embedded: bool
+    is_guest: bool = False
+    """Whether another user runs the server: what only looks does so as the reader then."""
+
+    @property
+    def newest_url(self) -> str:
+        """For who looks at what was written last, which a replica for readers may not have yet."""
+        return self.reader_url if self.is_guest else self.writer_url
 
 
 @asynccontextmanager
@@ -99,20 +106,40 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def existing_database(settings: Settings) -> AsyncIterator[Database]:
-    """``database``, for who only looks: where there is none, none is made. Raises NoLedger then."""
+async def existing_database(settings: Settings, *, writes: bool = False) -> AsyncIterator[Database]:
+    """``database``, for who finds it there: where there is none, none is made, and NoLedger is raised.
+
+    The embedded server of another user is looked at as a guest while it runs, and ``writes`` there are root's alone.
+    Raises DatabaseError.
+    """
     if settings.database_url is None and not has_cluster(settings):
         raise NoLedger(f"no ledger in {settings.data_dir} yet; start one with: sdx-ledger run")
+    if settings.database_url is None and embedded.is_of_another(settings.data_dir):
+        yield await _as_guest(settings, writes=writes)
+        return
     async with database(settings) as db:
         yield db
+
+
+async def _as_guest(settings: Settings, *, writes: bool) -> Database:
+    if writes and os.geteuid() != 0:
+        raise DatabaseError(
+            f"the ledger in {settings.data_dir} is another user's, where this command is for that user and for root "
+            "(sudo)"
+        )
+    url = await embedded.guest_of(settings.data_dir)
+    return Database(url(WRITER), url(OWNER), url(READER), embedded=True, is_guest=True)
 
 
 def has_cluster(settings: Settings) -> bool:
     """Whether an embedded server was made under the data folder; True too where that cannot be seen."""
     try:
-        return (settings.data_dir / "pg" / "PG_VERSION").exists()
+        (settings.data_dir / "pg" / "PG_VERSION").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError:
         return True
+    return True
 
 
 async def upgrade(db: Database, *, anew: bool = False) -> str:
@@ -665,7 +692,7 @@ async def verify_all(
     """
     clock = Clock()
     reports: list[verify.Report] = []
-    async with postgres.reading(db.writer_url, application="sdx-ledger verify") as conn:
+    async with postgres.reading(db.newest_url, application="sdx-ledger verify") as conn:
         await postgres.check_schema(conn)
         for name in await accounts.named(conn, account):
             head = await heads.read(conn, settings.data_dir, name)

@@ -452,7 +452,7 @@ def replay_command(
     results: list[replay.Result] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.existing_database(loaded) as db:
+        async with app.existing_database(loaded, writes=True) as db:
             results.extend(await app.replay_all(db, account, swap=swap))
 
     finish(work)
@@ -667,7 +667,10 @@ def discrepancy_resolve(
     done: list[Decision] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.existing_database(loaded) as db, postgres.reading(db.writer_url, writes=True) as conn:
+        async with (
+            app.existing_database(loaded, writes=True) as db,
+            postgres.reading(db.writer_url, writes=True) as conn,
+        ):
             await postgres.check_schema(conn)
             await accounts.named(conn, account or loaded.account, said_by="--account" if account else "SDX_ACCOUNT")
             done.append(
@@ -724,7 +727,7 @@ def quarantine_retry(account: OneAccount = None, as_json: Json = False) -> None:
     done: list[Retried] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.existing_database(loaded) as db:
+        async with app.existing_database(loaded, writes=True) as db:
             async with postgres.reading(db.writer_url) as conn:
                 await postgres.check_schema(conn)
                 await accounts.named(conn, account)
@@ -774,7 +777,10 @@ def account_forget(name: Annotated[str, typer.Argument(metavar="NAME", help="As 
     found: list[bool] = []
 
     async def work(_stop: asyncio.Event) -> None:
-        async with app.existing_database(loaded) as db, postgres.reading(db.owner_url, writes=True) as conn:
+        async with (
+            app.existing_database(loaded, writes=True) as db,
+            postgres.reading(db.owner_url, writes=True) as conn,
+        ):
             await postgres.check_schema(conn)
             found.append(await accounts.forget(conn, name))
 
@@ -870,6 +876,8 @@ def database_url(loaded: Settings, role: str) -> str:
     if loaded.database_url is not None:
         is_owner = name == "owner" and loaded.owner_database_url is not None
         return (loaded.owner_database_url if is_owner else loaded.database_url).get_secret_value()  # type: ignore[union-attr]
+    if embedded.is_of_another(loaded.data_dir):
+        return asyncio.run(embedded.guest_of(loaded.data_dir))(_ROLES[name])
     url = embedded.running_url(loaded.data_dir, user=_ROLES[name])
     if url is None:
         raise ConfigError(

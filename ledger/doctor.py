@@ -169,8 +169,10 @@ async def _database(settings: Settings) -> list[Finding]:
 
 
 async def _database_of(settings: Settings) -> list[Finding]:
+    is_there = settings.database_url is not None or app.has_cluster(settings)
+    opened = app.existing_database if is_there else app.database
     try:
-        async with app.database(settings) as db, postgres.reading(db.reader_url) as conn:
+        async with opened(settings) as db, postgres.reading(db.reader_url) as conn:
             version = await conn.fetchval("SELECT current_setting('server_version')")
             where = "embedded" if db.embedded else "SDX_DATABASE_URL"
             finding = Finding("database", "ok", f"PostgreSQL {version} ({where}), durable settings")

@@ -36,7 +36,7 @@ BEGIN
             ledger.gaps, ledger.inbox, ledger.order_amendments, ledger.order_checks, ledger.orders, ledger.quarantine,
             ledger.transfers TO sdx_reader;
         -- What the commands show besides.
-        GRANT SELECT ON ledger.alembic_version, ledger.batches, ledger.leases, ledger.markets, ledger.refused_markets
+        GRANT SELECT ON ledger.alembic_version, ledger.answers, ledger.batches, ledger.leases, ledger.markets, ledger.refused_markets
             TO sdx_reader;
         FOREACH v_table IN ARRAY ARRAY['ledger.accounts', 'ledger.venue_state']::regclass[] LOOP
             EXECUTE (

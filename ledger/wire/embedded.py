@@ -26,7 +26,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +37,7 @@ import asyncpg
 import structlog
 
 from ledger import private_files
-from ledger.errors import DatabaseError
+from ledger.errors import ConfigError, DatabaseError
 from ledger.wire import server_log
 from ledger.wire.pg_binaries import (
     as_user,
@@ -68,6 +69,7 @@ _POLL_S = 0.02
 _TAKEOVER_POLL_S = 0.5
 _RETRY_S = 1.0
 _TELL_EVERY_S = 10.0
+_GUEST_WAIT_S = 5.0
 _SETUP_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _SETTINGS = {
@@ -106,6 +108,41 @@ def running_url(data_dir: Path, *, user: str = READER) -> str | None:
     if place is None or pid is None or not _serves(pid, data_dir / "pg"):
         return None
     return _url(place[0], DATABASE, user)
+
+
+def is_of_another(data_dir: Path) -> bool:
+    """Whether the data folder is another user's: then we can be a guest of the server that runs on it, no more."""
+    try:
+        return data_dir.stat().st_uid != os.geteuid()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+async def guest_of(data_dir: Path) -> Callable[[str], str]:
+    """The URL by role of the server that another user runs on this data folder; it answers and lets us read.
+
+    Raises DatabaseError: it does not run, and to start it is its owner's business; or we may not look.
+    """
+    place, conn = None, None
+    try:
+        place = _place_in((data_dir / "embedded.json").read_text())
+        if place is not None:
+            conn = await asyncpg.connect(_url(place[0], DATABASE, READER), timeout=_GUEST_WAIT_S)
+    except (PermissionError, asyncpg.InvalidAuthorizationSpecificationError):
+        raise DatabaseError(
+            f"the ledger in {data_dir} is closed to this user; look as root (sudo) or as {_owner_of(data_dir)}"
+        ) from None
+    except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError) as error:
+        log.debug("no server answers", error=str(error))
+    if place is None or conn is None:
+        raise DatabaseError(
+            f"no PostgreSQL answers on {data_dir}, and only {_owner_of(data_dir)} may start it; start the service "
+            "(systemctl start sdx-ledger), then look again"
+        )
+    await conn.close()
+    return partial(_url, place[0], DATABASE)
 
 
 async def stop_running(data_dir: Path) -> bool:
@@ -446,19 +483,36 @@ def _open_lock(data_dir: Path) -> int:
         data_dir.mkdir(parents=True, mode=0o700)
     owner = data_dir.stat().st_uid
     if owner != os.geteuid():
-        raise DatabaseError(
-            f"{data_dir} belongs to user id {owner}, this program runs as {os.geteuid()}; run it as that user, or "
-            "set SDX_DATA_DIR to another folder"
+        raise ConfigError(
+            f"SDX_DATA_DIR: {data_dir} belongs to {_owner_of(data_dir)}, this program runs as user id {os.geteuid()}; "
+            "run it as that user, or name another folder"
         )
     private_files.refuse_others(data_dir.stat(), data_dir, "SDX_DATA_DIR")
     return os.open(data_dir / "embedded.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
+def _owner_of(data_dir: Path) -> str:
+    """Whose data folder it is, in words."""
+    try:
+        uid = data_dir.stat().st_uid
+        return pwd.getpwuid(uid).pw_name if _has_name(uid) else f"user id {uid}"
+    except OSError:
+        return "its owner"
+
+
 def _read_place(file: Path) -> tuple[Path, int] | None:
     try:
-        place = json.loads(file.read_text())
+        return _place_in(file.read_text())
+    except OSError:
+        return None
+
+
+def _place_in(text: str) -> tuple[Path, int] | None:
+    """Folder and major version of the server that ``embedded.json`` tells of; None: what it says is nothing of ours."""
+    try:
+        place = json.loads(text)
         return Path(place["runtime"]), int(place["major"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from ledger.errors import DatabaseError
+from ledger.errors import ConfigError, DatabaseError
 from ledger.wire import embedded, pg_binaries, server_log
 from ledger.wire.embedded import READER, WRITER, Embedded
 from ledger.wire.pg_binaries import find_binaries, major_of, usable
+from tests.another_user import NOBODY, as_user, folder_of, python_for_others
 from tests.flows.processes import until
 from tests.patience import stretched
 
@@ -356,49 +357,25 @@ async def test_root_copies_binaries_that_its_servers_account_cannot_reach(tmp_pa
 async def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
 
-    with pytest.raises(DatabaseError, match=r"belongs to user id 65534, this program runs as 0"):
+    with pytest.raises(
+        ConfigError, match=r"SDX_DATA_DIR: .* belongs to nobody, this program runs as user id 0; run it"
+    ):
         await Embedded(tmp_path).start()
-
-
-def python_for_nobody() -> str | None:
-    """An interpreter of this version that ``nobody`` may run with our packages."""
-    for name in {sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin") or sys.executable}:
-        try:
-            subprocess.run(
-                [name, "-c", "import asyncpg, structlog, ledger"], check=True, capture_output=True, **nobody()
-            )  # type: ignore[call-overload]
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return name
-    return None
-
-
-def nobody(uid: int = 65534) -> dict[str, object]:
-    packages = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))])
-    return {
-        "user": uid, "group": 65534, "extra_groups": [], "cwd": "/", "text": True,
-        "env": {"PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
-    }  # fmt: skip
 
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that ``nobody`` owns and reaches."""
-    folder = Path("/tmp") / f"sdx-test-{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    os.chown(folder, 65534, 65534)
-    yield folder
-    shutil.rmtree(folder)
+    with folder_of(NOBODY) as folder:
+        yield folder
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="the other tests ran as a plain user")
 def test_a_plain_user_needs_no_rights(open_folder: Path) -> None:
-    python = python_for_nobody()
-    if python is None:
-        pytest.skip("no Python that user nobody may run with these packages")
+    python = python_for_others()
     command = [python, "-c", OWN, str(open_folder / "data")]
 
-    shown = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **nobody())  # type: ignore[call-overload]
+    shown = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **as_user())  # type: ignore[call-overload]
 
     assert shown.returncode == 0, shown.stderr
     assert "postgresql://sdx_owner@/ledger?host=" in shown.stdout
@@ -407,12 +384,10 @@ def test_a_plain_user_needs_no_rights(open_folder: Path) -> None:
 
 @pytest.mark.skipif(not AS_ROOT, reason="needs a user id without a name")
 def test_a_user_id_without_a_name_gets_one_sentence(open_folder: Path) -> None:
-    python = python_for_nobody()
-    if python is None:
-        pytest.skip("no Python that user nobody may run with these packages")
+    python = python_for_others()
     os.chown(open_folder, 64321, -1)
     command = [python, "-c", OWN, str(open_folder / "data")]
 
-    shown = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **nobody(64321))  # type: ignore[call-overload]
+    shown = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **as_user(64321))  # type: ignore[call-overload]
 
     assert "DatabaseError: user id 64321 has no entry in /etc/passwd" in shown.stderr
