@@ -44,7 +44,9 @@ from tests.simulation.scenario import REFUSED_MARKETS, Harm, Scenario
 from tests.simulation.venue import START_MS, YEAR_9999_MS, Spoilt, Venue, Wire
 
 HEALED_WITHIN_S = 600.0
-"""How long after the last harm everything must hold again."""
+"""How long after the last harm everything must hold again, beside what the weight budget holds up."""
+WALKS_TO_HEAL = 3
+"""So often may all history be read until then: for a gap, by periodic passes beside it, for single orders."""
 LOOK_EVERY_S = 3.0
 PULSE_EVERY_S = 60.0
 LINGER_S = 40.0
@@ -324,7 +326,7 @@ class World:
                 await self._judge()
                 break
             except Broken:
-                if self.loop.time() - began_s > HEALED_WITHIN_S:
+                if self.loop.time() - began_s > self._healed_within_s:
                     raise
                 if self.loop.time() > pulse_s and any(wire.deaf for wire in self.venue.live()):
                     # A deaf socket shows only by what it does not bring: without trade nobody could know.
@@ -356,13 +358,26 @@ class World:
         A socket that is up and hears nothing shows in no gap before it is found out: until then it is waited for too,
         and for the gap that it leaves. Where losses are silent for good nobody finds it out.
         """
-        until_s = self.loop.time() + HEALED_WITHIN_S
+        until_s = self.loop.time() + self._healed_within_s
         hears = self.venue.subscribed() or self.scenario.loses_silently
         while (gaps := await self.database.ask(lambda conn: coverage.open_gaps(conn, self.account))) or not hears:
             if self.loop.time() > until_s:
                 raise Broken(invariant, f"gaps {[gap.gap_id for gap in gaps]} are open" if gaps else "no socket hears")
             hears = self.venue.subscribed() or self.scenario.loses_silently
             await asyncio.sleep(LOOK_EVERY_S)
+
+    @property
+    def _healed_within_s(self) -> float:
+        """``HEALED_WITHIN_S`` and the time in which the weight budget lets those walks through.
+
+        That is long where the budget is small and pages are short: every page repeats the last row of the one before.
+        """
+        books, rest = self.venue.books, self.venue.rest
+        told = [*books.orders.values(), *(books.fills.values() if self.scenario.dialect.trades else ())]
+        rows = max(1, min(self.scenario.page_rows, rest.rows_max) - 1)
+        pages = sum(-(-count // rows) + 1 for count in Counter((type(row), row.symbol) for row in told).values())
+        minutes = WALKS_TO_HEAL * pages * requests.PAGE_WEIGHT / self.scenario.settings.weight_per_minute
+        return HEALED_WITHIN_S + 60 * minutes
 
     async def _ask_for_walk(self, since_ms: int = START_MS) -> None:
         """Frames a healthy socket never delivered are found when somebody asks for it, once the stream is up."""
