@@ -10,7 +10,8 @@ LedgerError
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
 │   │   └── VenueUnreachable nothing answers at the venue's address
 │   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
-│   ├── UnreadableAnswer     an answer stays unreadable as a whole: kept, asked again later, everything else goes on
+│   ├── Unanswered           one question gets no answer while the venue answers others: asked again later
+│   │   └── UnreadableAnswer an answer stays unreadable as a whole: kept, asked again later, everything else goes on
 │   └── KeyRefused           -2014, -2015, 401 to what every key may ask: a person must look; exit 3
 ├── DatabaseError            PostgreSQL is missing, too old, of another schema, or away; exit 5
 │   └── NoLedger             there is no schema of ours yet: nothing was ever mirrored here
@@ -83,7 +84,15 @@ class VenueRefused(VenueError):
         self.code = code
 
 
-class UnreadableAnswer(VenueRefused):
+class Unanswered(VenueRefused):
+    """One question gets no answer, however often it is asked, while the venue answers others (HTTP ``status`` 0, no
+    code). It says nothing of others."""
+
+    def __init__(self, message: str, *, status: int = 0, code: int | None = None) -> None:
+        super().__init__(message, status=status, code=code)
+
+
+class UnreadableAnswer(Unanswered):
     """The answer to one question stays unreadable as a whole, however often it is asked. It says nothing of others."""
 
 

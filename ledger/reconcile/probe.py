@@ -33,19 +33,19 @@ async def probe(
     names = list(dict.fromkeys((*symbols, FIRST_SYMBOL, SECOND_SYMBOL)))[:SYMBOLS_MAX]
     trades, attempts = None, ATTEMPTS
     for name in names:
-        trades = await _said(http, requests.my_trades(name, limit=1), name, attempts)
+        trades = await _said(http, requests.my_trades(name, limit=1), attempts)
         if trades is not None:
             break
         attempts = 1  # what hides an endpoint hides it for every market: the others are asked without patience
     return Capabilities(
         trades=capabilities.look(known.trades, trades, now_s),
-        time=capabilities.look(known.time, await _said(http, requests.server_time(), names[0]), now_s),
-        markets=capabilities.look(known.markets, await _said(http, requests.exchange_info(), names[0]), now_s),
+        time=capabilities.look(known.time, await _said(http, requests.server_time()), now_s),
+        markets=capabilities.look(known.markets, await _said(http, requests.exchange_info()), now_s),
         order_fields=known.order_fields,
     )
 
 
-async def _said(http: VenueHttp, request: Request, symbol: str, attempts: int = ATTEMPTS) -> Said:
+async def _said(http: VenueHttp, request: Request, attempts: int = ATTEMPTS) -> Said:
     """What one look says. A venue that answers everything but this says nothing clear; one that answers nothing is
     away."""
     try:
@@ -58,11 +58,27 @@ async def _said(http: VenueHttp, request: Request, symbol: str, attempts: int = 
             raise VenueBusy(f"{refused}; what the venue offers is asked again later") from None
         return capabilities.offers(request, Outcome(refused.status, refused.code))
     except VenueBusy as busy:
-        if busy.retry_after_s is not None:
-            raise
-    try:
-        await http.send_patiently(requests.open_orders(symbol), attempts=ATTEMPTS)
-    except VenueRefused as refused:
-        if isinstance(refused, KeyRefused):
+        if busy.retry_after_s is not None or not await answers_others(http, request):
             raise
     return None
+
+
+async def answers_others(http: VenueHttp, request: Request) -> bool:
+    """Whether the venue answers a question that every key may ask, of another kind than this one, and not about its
+    market. What it says is of no interest. Raises VenueBusy for a silence it wants, KeyRefused."""
+    for other in (requests.account(), requests.open_orders()):
+        if other.kind == request.kind:
+            continue
+        try:
+            await http.send(other)
+        except VenueBusy as busy:
+            if busy.retry_after_s is not None:
+                raise
+        except VenueRefused as refused:
+            if isinstance(refused, KeyRefused):
+                raise
+            if refused.code not in (None, CLOCK_OFF):  # no code: some proxy's page
+                return True
+        else:
+            return True
+    return False

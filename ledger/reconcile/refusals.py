@@ -1,14 +1,15 @@
 """What a refusal of the venue is about, and when the question is asked again. Pure: values in, values out.
 
 A refusal concerns its question alone. What concerns every question (the venue is away, a rate limit, a wrong clock, a
-refused key) is told apart before: by ``wire.http``, which raises VenueBusy or KeyRefused, and by its CLOCK_OFF.
+refused key) is told apart before: by ``wire.http``, which raises VenueBusy or KeyRefused, and by its CLOCK_OFF; a
+question that alone gets no answer by ``asking``, which raises Unanswered.
 """
 
 from __future__ import annotations
 
 import re
 
-from ledger.errors import KeyRefused, UnreadableAnswer, VenueRefused
+from ledger.errors import KeyRefused, Unanswered, VenueRefused
 from ledger.venue.requests import Request
 from ledger.wire.http import CLOCK_OFF
 
@@ -32,7 +33,7 @@ _UNIT_MS = {"hour": 3_600_000, "day": _DAY_MS, "week": 7 * _DAY_MS, "month": 28 
 
 def ends_walk(refused: VenueRefused) -> bool:
     """Whether it concerns every question: the key, our clock, or an answer that is not the venue's own (no code)."""
-    if isinstance(refused, UnreadableAnswer):
+    if isinstance(refused, Unanswered):
         return False
     return isinstance(refused, KeyRefused) or refused.code is None or refused.code == CLOCK_OFF
 
@@ -53,7 +54,7 @@ def may_be_about_limit(request: Request, refused: VenueRefused) -> bool:
 
 def is_about_age(refused: VenueRefused) -> bool:
     """Whether the words say that the question goes back too far."""
-    return not isinstance(refused, UnreadableAnswer) and _AGE.search(_words(refused)) is not None
+    return not isinstance(refused, Unanswered) and _AGE.search(_words(refused)) is not None
 
 
 def told_range_ms(refused: VenueRefused) -> int | None:

@@ -22,11 +22,11 @@ from ledger.db.apply import Applied, Entry, WalkStep
 from ledger.db.coverage import Gap
 from ledger.db.reads import Known
 from ledger.db.rows import lay
-from ledger.errors import KeyRefused, UnreadableAnswer, UnreadableFrame, VenueBusy, VenueError, VenueRefused
+from ledger.errors import KeyRefused, Unanswered, UnreadableAnswer, UnreadableFrame, VenueBusy, VenueError, VenueRefused
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Fact, Fill, Order, Snapshot
 from ledger.reconcile import check, holes, order_checks, plan, refusals
-from ledger.reconcile import probe as probing
+from ledger.reconcile.asking import Asker
 from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.explain import Explainer
 from ledger.reconcile.holes import Holes
@@ -57,8 +57,6 @@ REREADS_MAX = 1000
 ROWS_PER_CALL_MAX = 25
 """Rows of an answer that are applied at once: a live frame of the account waits no longer than these take."""
 REQUESTS_PER_WALK_MAX = 1_000_000
-ATTEMPTS = 6
-"""How often one question is asked that gives no whole answer, before the walk is broken off."""
 UNREADABLE_ANSWERS_MAX = 3
 LOOKS_MAX = 4
 """How often at most balances are looked at again before the next pass."""
@@ -182,6 +180,7 @@ class Reconciler:
         self._on_missed = on_missed
         self._rules = rules
         self._http = http
+        self._asker = Asker(http)
         self._writer = writer
         self._clock = clock
         self._session = uuid4()
@@ -195,6 +194,7 @@ class Reconciler:
         """Rows a page is asked for by kind, where this process found the venue to refuse more."""
         self._capabilities: Capabilities | None = None
         self._probe_due_s = clock.monotonic_s()
+        self._probed_s = self._probe_due_s
         self._mode: str | None = None
         """The mode the mirror was last in, as the database knows it."""
         self._rereads = False
@@ -624,9 +624,7 @@ class Reconciler:
         attempt = 1
         while True:
             try:
-                # What the venue need not have is looked at anew sooner than it is waited for.
-                patience = probing.ATTEMPTS if not capabilities.proves_key(request) else ATTEMPTS
-                answer = await self._http.send_patiently(request, attempts=patience)
+                answer = await self._asker.ask(request)
             except VenueError as error:
                 await self._look_at(request, error)
                 raise
@@ -766,7 +764,7 @@ class Reconciler:
                 self._refused[request.symbol] = self._clock.monotonic_s()
             else:
                 await self._tell_doubt(Doubt("symbol_refused", request.symbol, None, words, symbol=request.symbol))
-        elif isinstance(refused, UnreadableAnswer) and walk.is_guess(request.symbol):
+        elif isinstance(refused, Unanswered) and walk.is_guess(request.symbol):
             # That does not say that there is no such market.
             walk.refuse(request.symbol)
             await self._holes.market_refused(request.symbol, words, from_ms=walk.scope.from_ms or 0, ends_coverage=True)
@@ -891,6 +889,7 @@ class Reconciler:
             symbols = (*known.symbols, *self._rules.symbols)
             found = await probe(self._http, symbols, now_s=now_s, before=self._capabilities)
             await self._remember(found)
+            self._probed_s = now_s
             self._probe_due_s = now_s + (PROBE_EVERY_S if found.is_sure else PROBE_AGAIN_S)
         assert self._capabilities is not None
         return self._capabilities
@@ -898,7 +897,8 @@ class Reconciler:
     async def _look_at(self, request: Request, error: VenueError) -> None:
         """A walk's question that fails is a look at its endpoint too: one that not every key may ask holds up nothing.
 
-        The walk begins again without it where it is said to be absent, and after a probe where nothing is clear.
+        The walk begins again without it where it is said to be absent, and where nothing is clear after a probe that
+        finds no market with it. Raises VenueBusy then.
         """
         if capabilities.proves_key(request) or self._capabilities is None:
             return
@@ -906,7 +906,11 @@ class Reconciler:
         if isinstance(error, VenueRefused):
             said = capabilities.offers(request, capabilities.Outcome(error.status, error.code))
         if said is None:
-            self._probe_due_s = now_s
+            # One market without answers may stay so for days.
+            self._probe_due_s = min(self._probe_due_s, max(now_s, self._probed_s + PROBE_AGAIN_S))
+            is_trades = request.kind == "myTrades" and isinstance(error, Unanswered)
+            if is_trades and (await self._probed()).mode != "trades":
+                raise VenueBusy(f"{error}; going on without trades")
         elif said != "offered" and request.kind == "myTrades":
             seen = capabilities.look(self._capabilities.trades, said, now_s)
             await self._remember(replace(self._capabilities, trades=seen))
