@@ -458,6 +458,14 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         AND (p_created_ms IS NULL OR p_updated_ms > p_created_ms OR p_fills_qty >= nullif(p_executed, 0)), false)
 $$;
 
+-- Whether a report of this side at p_ms is of another order than the one held with its id, last changed at p_held_ms: the
+-- side of an order never changes. Quantity, price and client id may, type and time in force only describe, and what stands
+-- for its creation may be the time of a change. Two sides nearer in time than that are a contradiction, not another order.
+CREATE OR REPLACE FUNCTION ledger.is_of_other_side(p_held text, p_side text, p_held_ms bigint, p_ms bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(p_held <> p_side AND abs(p_ms - p_held_ms) > ledger.anew_after_ms(), false)
+$$;
+
 DROP FUNCTION IF EXISTS ledger.of_ids_began_anew;
 -- The rows of one answer of REST that belong to a later generation of ids than what is kept, or than earlier rows of the
 -- same answer: symbol, id, trade (null: an order), frame, ms, and both in words. Null: none, as nearly always.
@@ -479,6 +487,7 @@ LANGUAGE sql STABLE AS $$
             ORDER BY t.symbol, t.order_id LIMIT 1
         ) o ON o.symbol = u.symbol AND o.order_id = u.order_id
         WHERE ledger.is_long_over(o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty, u.ms)
+           OR ledger.is_of_other_side(o.side, u.side, o.updated_ms, u.ms)
         UNION ALL
         SELECT u.symbol, u.order_id, NULL, u.frame, u.created,
                ledger.order_in_words(g.order_id, g.side, g.qty, g.status, g.first_ms, NULL),
@@ -833,7 +842,8 @@ BEGIN
                        (f.created IS NULL AND ledger.is_long_over(
                            o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty, f.updated))
                        OR coalesce(o.status_rank = 3 AND f.created > o.updated_ms + ledger.anew_after_ms(), false)
-                       OR coalesce(o.created_ms > f.updated + ledger.anew_after_ms(), false)) AS anew,
+                       OR coalesce(o.created_ms > f.updated + ledger.anew_after_ms(), false)
+                       OR ledger.is_of_other_side(o.side, f.side, o.updated_ms, f.updated)) AS anew,
                    f.side AS said_side, f.new_orig AS said_orig, f.created AS said_created,
                    greatest(o.venue_executed_qty, f.executed) AS executed,
                    greatest(o.venue_executed_quote, f.quote) AS quote,

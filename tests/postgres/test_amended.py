@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ledger.db import apply
-from ledger.facts.types import Fact
+from ledger.facts.types import Fact, Order
 from ledger.sandbox.books import PAIRS
 from ledger.sandbox.books import Order as Held
 from ledger.sandbox.market import Market
@@ -194,6 +194,40 @@ async def test_the_older_generation_found_later_is_told_apart_too(conn: Any) -> 
     await Session().tell(conn, *NEW)
     await rest().tell(conn, OLD[0], asked_ms=LATER + 9000)
     assert await order_of(conn, "side, orig_qty, status") == ("SELL", 3, "FILLED")
+    assert await doubts(conn) == [("ids_began_anew", True)]
+
+
+CREATED_ALONE = order("FILLED", side="BUY", orig_qty="10", executed_qty="10", created_ms=T_MS, updated_ms=T_MS)
+"""Nobody knows when it ended, and none of its fills came."""
+RESTING = order("NEW", side="BUY", orig_qty="10", executed_qty="0", created_ms=T_MS, updated_ms=T_MS)
+
+
+@pytest.mark.parametrize("old", [CREATED_ALONE, RESTING], ids=["ended at some time", "resting"])
+@pytest.mark.parametrize("is_first", [True, False], ids=["old first", "new first"])
+async def test_an_order_of_the_other_side_is_another_order(conn: Any, old: Order, is_first: bool) -> None:
+    """Where nothing else tells, the side does: it never changes."""
+    await known(conn)
+
+    async def tell_old() -> None:
+        await rest().tell(conn, old, asked_ms=LATER + 9000)
+
+    if is_first:
+        await tell_old()
+    await Session().tell(conn, *without_creation(NEW))
+    if not is_first:
+        await tell_old()
+
+    sold = [("SELL", Decimal("3.00"))]
+    assert await order_of(conn, "side, orig_qty") == (("BUY", 10) if is_first else ("SELL", 3))
+    assert await rows(conn, "SELECT side, qty FROM ledger_v1.fills") == ([] if is_first else sold)
+    assert await doubts(conn) == [("ids_began_anew", True)]
+
+
+async def test_a_trade_of_the_other_side_is_of_another_order(conn: Any) -> None:
+    await known(conn)
+    await rest().tell(conn, CREATED_ALONE, asked_ms=LATER + 9000)
+    await rest().tell(conn, trade(77, LATER, "3.00", side="SELL"), asked_ms=LATER + 9001)
+    assert await rows(conn, "SELECT side, qty FROM ledger_v1.fills") == []
     assert await doubts(conn) == [("ids_began_anew", True)]
 
 
