@@ -35,8 +35,9 @@ class Finding:
     """What a judgement says of an asset that is not explained, or is explained again.
 
     ``open``: a residual seen twice; ``resolve``: discrepancy ``discrepancy_id`` is explained since; ``unjudged``:
-    executions are missing, so nobody can say. These three are to be told. ``seen``: once so far, look again at least
-    5 s later; ``unsure``: not now, ``actual`` says why. ``residual`` is signed as the balance moved.
+    executions are missing, so nobody can say. These three are to be told. ``seen``: once so far, or ``actual`` says
+    what may still come, look again at least 5 s later; ``unsure``: not now, ``actual`` says why. ``residual`` is
+    signed as the balance moved.
     """
 
     asset: str

@@ -61,12 +61,20 @@ LANGUAGE sql STABLE AS $$
     SELECT to_char(to_timestamp(p_ms / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS "UTC"')
 $$;
 
+-- When the venue told what an order executed, by its clock in ms; null where that is not known. Not every venue tells when
+-- the order changed, so the last of that may have been executed at any time until then.
+CREATE OR REPLACE FUNCTION ledger.executed_told_ms(p_account text, p_told_seq bigint, p_seq bigint) RETURNS bigint
+LANGUAGE sql STABLE AS $$
+    SELECT i.venue_ms FROM ledger.inbox i WHERE i.account = p_account AND i.seq = coalesce(nullif(p_told_seq, 0), p_seq)
+$$;
+
 DROP FUNCTION IF EXISTS ledger.holes;
--- Orders touching an asset, changed after p_after_seq, of which the venue executed more than fills tell. What the missing
--- part may have moved lies between low and high; exact is what it moved where no fee was taken in this asset. is_whole:
--- all of it is missing since p_through_ms; an older order may have lost executions before.
-CREATE FUNCTION ledger.holes(p_account text, p_asset text, p_after_seq bigint, p_through_ms bigint)
-RETURNS TABLE (names text, low numeric, high numeric, exact numeric, is_whole boolean)
+-- Orders touching an asset, made by p_cut_ms and changed after p_after_seq, of which the venue executed more than fills
+-- tell. What the missing part may have moved lies between low and high; exact is what it moved where no fee was taken in
+-- this asset. is_whole: all of it is missing since p_through_ms; an older order may have lost executions before. is_late:
+-- some of it was told later than p_cut_ms, so it may have been executed later, and its fills may be on their way.
+CREATE FUNCTION ledger.holes(p_account text, p_asset text, p_after_seq bigint, p_through_ms bigint, p_cut_ms bigint)
+RETURNS TABLE (names text, low numeric, high numeric, exact numeric, is_whole boolean, is_late boolean)
 LANGUAGE sql STABLE AS $$
     WITH missing AS (
         SELECT concat_ws('/', o.symbol, o.order_id) AS name, o.side, m.base = p_asset AS is_base,
@@ -75,14 +83,15 @@ LANGUAGE sql STABLE AS $$
                coalesce(o.venue_executed_quote - o.fills_quote,
                         CASE WHEN o.side = 'BUY' AND o.price > 0
                              THEN o.price * (o.venue_executed_qty - o.fills_qty) END) AS quote_most,
-               o.venue_executed_quote - o.fills_quote AS quote, coalesce(o.created_ms > p_through_ms, false) AS is_new
+               o.venue_executed_quote - o.fills_quote AS quote, coalesce(o.created_ms > p_through_ms, false) AS is_new,
+               coalesce(ledger.executed_told_ms(o.account, o.told_seq, o.seq) > p_cut_ms, false) AS is_late
         FROM ledger.orders o JOIN ledger.markets m ON m.account = o.account AND m.symbol = o.symbol
         WHERE o.account = p_account AND o.seq > p_after_seq AND o.venue_executed_qty > o.fills_qty
-          AND p_asset IN (m.base, m.quote)
+          AND p_asset IN (m.base, m.quote) AND coalesce(o.created_ms <= p_cut_ms, true)
     ), moved AS (
         SELECT x.name, x.side, CASE WHEN x.is_base THEN x.qty ELSE x.quote END AS told,
                CASE WHEN x.is_base THEN x.qty ELSE coalesce(x.quote_most * 1.01, 'Infinity') END AS most,
-               (x.side = 'BUY') = x.is_base AS is_credit, x.is_new
+               (x.side = 'BUY') = x.is_base AS is_credit, x.is_new, x.is_late
         FROM missing x
     )
     SELECT string_agg(v.name, ', ' ORDER BY v.name),
@@ -90,7 +99,7 @@ LANGUAGE sql STABLE AS $$
            sum(CASE WHEN v.is_credit IS FALSE THEN 0 ELSE v.most END),
            CASE WHEN bool_and(v.told IS NOT NULL AND v.side IS NOT NULL)
                 THEN sum(CASE WHEN v.is_credit THEN v.told ELSE -v.told END) END,
-           bool_and(v.is_new)
+           bool_and(v.is_new), bool_or(v.is_late)
     FROM moved v HAVING count(*) > 0
 $$;
 
@@ -191,8 +200,9 @@ DROP FUNCTION IF EXISTS ledger.explain;
 -- snapshot asked later than the cut was applied: the newest truth at or before the cut then holds at the cut.
 --
 -- Returns what is to be told: open (a residual of an asset, seen twice at least 5 s apart by p_now), resolve (explained
--- since), unjudged (executions are missing: what they moved is not known), and for information seen (once so far) and
--- unsure (with the reason in actual). What was told is recognised by the next call, which then goes on.
+-- since), unjudged (executions are missing: what they moved is not known), and for information seen (once so far, or
+-- actual says what may still come) and unsure (with the reason in actual). What was told is recognised by the next call,
+-- which then goes on.
 CREATE FUNCTION ledger.explain(p_account text, p_through_ms bigint, p_now timestamptz, p_fence bigint)
 RETURNS TABLE (
     asset text, verdict text, discrepancy_id bigint, residual numeric, at_ms bigint, evidence_seq bigint, expected text,
@@ -273,9 +283,7 @@ BEGIN
                    JOIN ledger.markets m ON m.account = o.account AND m.symbol = o.symbol
                    WHERE o.account = p_account AND o.venue_executed_qty > o.fills_qty AND h.asset IN (m.base, m.quote)
                      AND o.seq > CASE WHEN h.anew THEN v_base_seq ELSE h.seq END
-                     -- Where the venue does not tell when: some time before it was asked.
-                     AND coalesce(o.updated_ms, (SELECT i.venue_ms FROM ledger.inbox i
-                                                 WHERE i.account = o.account AND i.seq = o.seq)) > v_cut
+                     AND ledger.executed_told_ms(o.account, o.told_seq, o.seq) > v_cut
                )) AS seq,
                coalesce(h.base_total, (SELECT t.total FROM ledger.truth_at(p_account, h.asset, h.base_ms) t), 0)
                    AS base_total,
@@ -300,7 +308,7 @@ BEGIN
             CONTINUE;
         END IF;
 
-        SELECT x.* INTO v_hole FROM ledger.holes(p_account, a.asset, a.since_seq, a.through_ms) x;
+        SELECT x.* INTO v_hole FROM ledger.holes(p_account, a.asset, a.since_seq, a.through_ms, v_cut) x;
         v_is_hole := coalesce(v_delta BETWEEN v_hole.low AND v_hole.high, false);
         v_why := coalesce(
             ledger.cannot_judge(p_account, a.asset, v_cut, a.unknown_market),
@@ -321,9 +329,10 @@ BEGIN
             actual := v_why;
             RETURN NEXT;
         ELSIF ledger.observe(p_account, 'residual', a.asset, trim_scale(v_residual)::text, ledger_v1.ms(p_now), 5000)
-            IS NOT TRUE THEN
+            IS NOT TRUE OR v_hole.is_late THEN
+            -- What was executed later excuses nothing here; which part that is shows once all until then is known.
             verdict := 'seen';
-            actual := NULL;
+            actual := CASE WHEN v_hole.is_late THEN 'executions of ' || v_hole.names || ' may be on their way' END;
             RETURN NEXT;
         ELSIF v_is_hole THEN
             IF v_delta = v_hole.exact OR EXISTS (

@@ -349,6 +349,40 @@ async def test_a_missing_execution_known_before_the_balances_are_looked_at_that_
     assert await rows(conn, SETTLED) == [("USDT", Decimal("-100.1"))]
 
 
+async def test_an_execution_lost_after_the_stream_told_of_its_order_explains_the_balances(conn: Any) -> None:
+    """The venue does not tell when an order changed: what is known of that is older than the loss."""
+    judge = await begun(conn, held("BTC", "1"), held("USDT", "1000"))
+    await Session().tell(conn, order("NEW", side="BUY", updated_ms=T_MS + 10))
+    told = order("FILLED", side="BUY", price="100", orig_qty="1", executed_qty="1", created_ms=T_MS + 10)
+    await rest().tell(conn, told, asked_ms=60)
+    for at_ms in (20, 40):
+        assert await judge.settle(at_ms) == []
+    await Session().tell(conn, held("BTC", "2", at_ms=50), held("USDT", "899.9", at_ms=50))
+
+    assert await judge.settle() == []
+    assert await rows(conn, SETTLED) == [("USDT", Decimal("-100.1"))]
+
+
+@pytest.mark.parametrize("created_ms", [5, 50])
+async def test_a_withdrawal_is_told_though_rest_knows_of_executions_that_the_stream_has_yet_to_bring(
+    conn: Any, created_ms: int
+) -> None:
+    """Frames wait for the database while REST goes on: what is executed later may look like what was withdrawn."""
+    judge = await begun(conn, held("BTC", "1"), held("USDT", "1000"))
+    await Session().tell(conn, held("USDT", "900", at_ms=10))
+    whole: dict[str, Any] = {"price": "100", "orig_qty": "1", "executed_qty": "1", "created_ms": T_MS + created_ms}
+    await rest().tell(conn, order("FILLED", side="BUY", **whole), asked_ms=70)
+    for _ in range(3):
+        assert {one.verdict for one in await judge.look(40)} <= {"seen", "open"}
+        judge.now += timedelta(seconds=6)
+    late = fill(60, status="FILLED"), held("BTC", "2", at_ms=60), held("USDT", "799.9", at_ms=60)
+    await Session().tell(conn, *late)
+    await rest().tell(conn, order("FILLED", side="BUY", **whole), asked_ms=50_000)
+
+    assert await judge.settle() == [("USDT", Decimal(-100))]
+    assert await rows(conn, SETTLED) == []
+
+
 async def test_a_deposit_is_told_though_executions_are_missing_that_cannot_explain_it(conn: Any) -> None:
     judge = await begun(conn, held("USDT", "1000"))
     await rest().tell(
