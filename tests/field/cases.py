@@ -5,10 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 from tests.field.play import Case, Play
 from tests.field.venue import Row, Rule, Venue, now_ms, order_row, refusal, told, trade_row
+from tests.flows.processes import until
 from tests.flows.scripted_http import Asked, reply
 
 COUNTS = """
@@ -430,4 +434,66 @@ CASES += [
         nested_listen_key,
         nested_listen_key_seen,
     ),
+]
+
+
+# --- the venue's clock
+
+DATED_ANSWERS = 4
+"""So many answers hold the wrong Date before the next thing happens, and as many the right one after it."""
+WRONG_FOR_MS = 5000
+SHORTLY_MS = 20_000
+
+
+def dated(venue: Venue, ahead_s: Callable[[], int]) -> Rule:
+    """A venue whose time nobody tells but the Date of its answers, which is ahead by so much."""
+
+    def rule(asked: Asked) -> bytes:
+        missing = reply(404, "<html>404 Not Found</html>", HTML)
+        head, _, body = (missing if asked.path.endswith("/time") else venue.own_answer(asked)).partition(b"\r\n")
+        at = datetime.fromtimestamp(now_ms() // 1000, UTC) + timedelta(seconds=ahead_s())
+        return b"\r\n".join((head, f"Date: {format_datetime(at, usegmt=True)}".encode(), body))
+
+    return rule
+
+
+async def answered(venue: Venue, more: int, until_ms: int) -> None:
+    """Wait for so many further calls, the last not before then."""
+    asked = len(venue.asked)
+    await until(lambda: len(venue.asked) >= asked + more and now_ms() >= until_ms, f"{more} further calls")
+
+
+async def wrong_date(play: Play) -> None:
+    """The Date is wrong for a while or from now on, the program is killed, an order is filled, it starts again."""
+    ahead_s = 0
+    play.venue.rules = [dated(play.venue, lambda: ahead_s)]
+    program = await play.mirrored(SDX_RECONCILE_EVERY_S="1")
+    ahead_s = play.input["ahead_s"]
+    await answered(play.venue, DATED_ANSWERS, now_ms() + WRONG_FOR_MS)
+    if not play.input["for_ever"]:
+        ahead_s = 0
+        await answered(play.venue, DATED_ANSWERS, now_ms())
+    await program.killed()
+    play.venue.traded("BTCUSDT", 7, at_ms=now_ms())
+    play.run()
+
+
+async def wrong_date_seen(play: Play) -> str:
+    """The second gap is that of the outage: the order of its middle lies in it, and it begins shortly before that."""
+    filled_ms = play.venue.orders[-1]["time"]
+    gap = await play.text(
+        f"SELECT CASE WHEN {filled_ms} NOT BETWEEN from_ms AND until_ms THEN 'misses the outage'"
+        f" WHEN from_ms < {filled_ms - SHORTLY_MS} THEN 'begins too early' ELSE 'covers the outage' END,"
+        " CASE WHEN closed_at IS NULL THEN 'is open' ELSE 'is closed' END, fills_found"
+        " FROM ledger_v1.gaps WHERE gap_id = 2"
+    )
+    ahead = await play.value(f"SELECT complete_through_ms > {now_ms()} FROM ledger_v1.coverage WHERE symbol = '*'")
+    return f"gap {gap} found, {'claims what is to come' if ahead else 'no claim ahead'}; {await counts(play)}"
+
+
+IN_ITS_GAP = f"gap covers the outage is closed 1 found, no claim ahead; 1 orders, 1 fills, {COVERED}"
+
+CASES += [
+    Case(name, IN_ITS_GAP, wrong_date, wrong_date_seen)
+    for name in ("Date right throughout", "Date two hours ahead for seconds", "Date of the year 9999 for ever")
 ]
