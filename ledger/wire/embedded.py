@@ -4,11 +4,12 @@ Always holds: one process owns the server of a data folder (an flock says which)
 the same socket and take over when the owner is gone, so a URL handed out stays good. The server listens on a Unix
 socket in a private folder and nowhere else, never outlives its owner, and is never started over a live one.
 PostgreSQL refuses to run as root, so root runs it under an account that nothing else runs under. No folder is opened
-for that: the server gets its cluster as an open descriptor, and binaries that it cannot reach are copied beside the
-socket. A cluster that earlier versions ran as ``nobody`` is given to that account at the next start.
+for that: the server gets its folders as open descriptors, and binaries that it cannot reach are copied to where it
+can. A cluster that earlier versions ran as ``nobody`` is given to that account at the next start.
 
-In the data folder: ``pg/`` the cluster (its PG_VERSION is the major-version marker), ``postgres.log``,
-``embedded.lock``, ``embedded.json`` (where the running server is). The user who runs this program, and root, may
+In the data folder: ``pg/`` the cluster (its PG_VERSION is the major-version marker), ``run/s/`` the socket (a data
+folder whose path is too long for one has it under a short name elsewhere), ``postgres.log``, ``embedded.lock``,
+``embedded.json`` (where the running server is). The user who runs this program, and root, may
 connect as any role; the server asks the kernel who connects and lets nobody else in, whatever the folder's mode.
 """
 
@@ -17,11 +18,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pwd
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -183,6 +186,7 @@ class Embedded:
         self._lock: int | None = None
         self._owns = False
         self._runtime: Path | None = None
+        self._copies: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._log_keeper: asyncio.Task[None] | None = None
@@ -249,7 +253,9 @@ class Embedded:
         if self._owns:
             if self._runtime is not None:
                 self._place.unlink(missing_ok=True)
-                shutil.rmtree(self._runtime, ignore_errors=True)
+            for folder in (self._runtime, self._copies):
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
             self._owns = False
         if self._lock is not None:
             os.close(self._lock)
@@ -312,9 +318,9 @@ class Embedded:
         self._major = major_of(version)
         _refuse_other_major(self.cluster, self._major)
         user = server_user(self.cluster)
-        self._runtime = _make_runtime(self._runtime or (place[0] if place else None), user)
+        self._runtime = _make_runtime(self.data_dir, self._runtime or (place[0] if place else None), user)
         self._place.unlink(missing_ok=True)
-        binaries = within_reach(binaries, self._runtime / f"postgres-{version}", user)
+        binaries = within_reach(binaries, lambda: self._copies_folder() / f"postgres-{version}", user)
         if not self.cluster.exists():
             await _create_cluster(self.cluster, binaries, self._major, user)
         elif user and self.cluster.lstat().st_uid != user[0]:
@@ -325,22 +331,38 @@ class Embedded:
         _write_place(self._place, self._runtime, self._major)
         log.info("PostgreSQL is up", version=version, data=str(self.cluster))
 
+    def _copies_folder(self) -> Path:
+        """Where binaries that the server's user cannot reach are copied to."""
+        self._copies = _elsewhere(self.data_dir)
+        self._copies.chmod(0o711)
+        return self._copies
+
     async def _spawn(self, binaries: Path, user: tuple[int, int] | None) -> asyncio.subprocess.Process:
         assert self._runtime is not None
-        settings = {**self._settings, **_doors(self._runtime), "unix_socket_directories": f"{self._runtime}/s"}
-        given = [_mark(self.cluster), *(f"{name}={value}" for name, value in settings.items())]
-        options = [part for one in given for part in ("-c", one)]
+        _write_doors(self._runtime)
         uid, gid = user or (0, 0)
-        with _held(self.cluster, user) as (path, descriptors), _log_file(self.log_file) as output:
+        with (
+            _held(self.cluster, user) as (cluster, cluster_kept),
+            _held(self._runtime, user) as (runtime, runtime_kept),
+            _log_file(self.log_file) as output,
+        ):
+            settings = {
+                **self._settings,
+                "unix_socket_directories": f"{runtime}/s",
+                "hba_file": f"{runtime}/hba.conf",
+                "ident_file": f"{runtime}/ident.conf",
+            }
+            given = [_mark(self.cluster), *(f"{name}={value}" for name, value in settings.items())]
+            options = [part for one in given for part in ("-c", one)]
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(uid), str(gid)),
-                *(str(binaries / "postgres"), "-D", path, "-p", _PORT, *options),
+                *(str(binaries / "postgres"), "-D", cluster, "-p", _PORT, *options),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",
                 env=_environment(),
-                pass_fds=descriptors,
+                pass_fds=(*cluster_kept, *runtime_kept),
                 start_new_session=True,  # Ctrl-C in a terminal is for us: we stop the server last
             )
 
@@ -520,11 +542,9 @@ def _write_place(file: Path, runtime: Path, major: int) -> None:
     private_files.replace_text(file, json.dumps({"runtime": str(runtime), "major": major, "pid": os.getpid()}))
 
 
-def _make_runtime(earlier: Path | None, user: tuple[int, int] | None) -> Path:
-    """A short-named folder with ``s`` for the socket: the earlier one where it can be had, so that URLs stay good."""
-    runtime = earlier if earlier and _is_ours(earlier) else None
-    if runtime is None:
-        runtime = Path(tempfile.mkdtemp(prefix="sdx-", dir=_runtime_base()))
+def _make_runtime(data_dir: Path, earlier: Path | None, user: tuple[int, int] | None) -> Path:
+    """The folder of ``s``, where the socket is, and of what the server reads at its start."""
+    runtime = _place_of_socket(data_dir, earlier)
     # Root's server must pass through to its socket; it cannot list, and what is in it has modes of its own.
     runtime.chmod(0o711 if user else 0o700)
     sockets = runtime / "s"
@@ -536,9 +556,47 @@ def _make_runtime(earlier: Path | None, user: tuple[int, int] | None) -> Path:
     return runtime
 
 
-def _doors(runtime: Path) -> dict[str, str]:
-    """Who may connect: this program's user and root, as whatever role they name; nobody else. As settings of the
-    server, whose files are beside the socket, so that clusters of any age have them."""
+def _place_of_socket(data_dir: Path, earlier: Path | None) -> Path:
+    """In the data folder, so that a URL outlives the server and the machine's restart. Where no socket can be there,
+    the earlier place, which others hold URLs of, or a short name."""
+    own = data_dir / "run"
+    if _is_short(own) and _is_ours(own):
+        if _takes_sockets(own):
+            return own
+        with contextlib.suppress(OSError):
+            own.rmdir()
+    if earlier is not None and earlier != own and _is_ours(earlier):
+        return earlier
+    return _elsewhere(data_dir)
+
+
+def _elsewhere(data_dir: Path) -> Path:
+    """A folder in the system's place for such, under a short name that only this data folder has."""
+    base = _runtime_base()
+    named = base / f"sdx-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:8]}"
+    return named if _is_ours(named) else Path(tempfile.mkdtemp(prefix="sdx-", dir=base))
+
+
+def _is_short(runtime: Path) -> bool:
+    return len(os.fsencode(runtime / "s" / f".s.PGSQL.{_PORT}")) <= _SOCKET_MAX_BYTES
+
+
+def _takes_sockets(folder: Path) -> bool:
+    """Whether the file system can hold one: shared folders of virtual machines cannot."""
+    trial = folder / "trial"
+    trial.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as one:
+        try:
+            one.bind(str(trial))
+        except OSError:
+            return False
+    trial.unlink()
+    return True
+
+
+def _write_doors(runtime: Path) -> None:
+    """Who may connect: this program's user and root, as whatever role they name; nobody else. As files outside the
+    cluster, so that clusters of any age have them."""
     names = dict.fromkeys(pwd.getpwuid(uid).pw_name for uid in (os.geteuid(), 0) if _has_name(uid))
     # PostgreSQL 15 does not know "all", so there it is our three roles alone.
     pairs = [(name, role) for name in names for role in (OWNER, WRITER, READER, "all")]
@@ -549,7 +607,6 @@ def _doors(runtime: Path) -> dict[str, str]:
     for name, text in given.items():
         private_files.replace_text(runtime / f"{name}.conf", text)
         (runtime / f"{name}.conf").chmod(0o644)  # root's server is another user; there is no secret in them
-    return {f"{name}_file": str(runtime / f"{name}.conf") for name in given}
 
 
 def _has_name(uid: int) -> bool:
@@ -575,9 +632,9 @@ def _is_ours(folder: Path) -> bool:
 def _runtime_base() -> Path:
     wanted = (os.environ.get(name) for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"))
     for text in (*wanted, tempfile.gettempdir(), "/tmp"):  # noqa: S108 # nosec B108
-        if not text or len(os.fsencode(f"{text}/sdx-12345678/s/.s.PGSQL.{_PORT}")) > _SOCKET_MAX_BYTES:
+        base = Path(text or "")
+        if not text or not _is_short(base / "sdx-12345678"):
             continue
-        base = Path(text)
         if base.is_dir() and os.access(base, os.W_OK) and (os.geteuid() != 0 or _open_to_all(base)):
             return base
     raise DatabaseError("no folder for PostgreSQL's socket was found; set TMPDIR to a short path all users may enter")

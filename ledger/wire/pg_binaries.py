@@ -16,7 +16,7 @@ import shutil
 import subprocess  # nosec B404
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -192,11 +192,12 @@ def major_of(version: str) -> int:
     return int(found[0]) if found else 0
 
 
-def within_reach(binaries: Path, copy: Path, server: tuple[int, int] | None) -> Path:
-    """The binaries, or a copy of them where the server's user may run them."""
+def within_reach(binaries: Path, copy_to: Callable[[], Path], server: tuple[int, int] | None) -> Path:
+    """The binaries, or a copy of them where the server's user may run them; ``copy_to`` is asked only then."""
     user = as_user(server)
     if server is None or version_in(binaries, **user):
         return binaries
+    copy = copy_to()
     prefix = binaries.resolve().parent
     root = copy / prefix.parent.name / prefix.name
     if not copy.exists():

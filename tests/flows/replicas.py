@@ -172,7 +172,7 @@ async def replicated() -> AsyncIterator[Pair]:
     given = os.environ.get("SDX_TEST_PG_BIN")
     if USER is not None:
         os.chown(folder, *USER)
-    binaries = within_reach(Path(given) if given else find_binaries(), folder / "postgres", USER)
+    binaries = within_reach(Path(given) if given else find_binaries(), lambda: folder / "postgres", USER)
     pair = Pair(Server(folder / "primary", binaries), Server(folder / "standby", binaries))
     try:
         await pair.primary.run("initdb", "-U", OWNER, "-A", "trust", "--encoding=UTF8", "--locale=C", "--no-sync")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import stat
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -93,8 +95,9 @@ def names_in_environment(pid: int) -> list[bytes]:
     return sorted(part.split(b"=")[0] for part in parts if part)
 
 
-async def runtime_of(pg: Embedded) -> Path:
-    return Path(str(await ask(pg.url(), "SHOW unix_socket_directories"))).parent
+def sockets_of(url: str) -> Path:
+    """The folder of the socket that the URL names."""
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
 
 
 @contextmanager
@@ -159,24 +162,67 @@ async def test_psql_takes_the_same_url(data_dir: Path) -> None:
 
 async def test_nothing_is_opened_to_others(data_dir: Path) -> None:
     async with Embedded(data_dir) as pg:
-        runtime = await runtime_of(pg)
-        assert mode(data_dir.parent) == mode(data_dir) == mode(data_dir / "pg") == mode(runtime / "s") == 0o700
+        assert mode(data_dir.parent) == mode(data_dir) == mode(data_dir / "pg") == mode(sockets_of(pg.url())) == 0o700
         assert mode(data_dir / "postgres.log") == mode(data_dir / "embedded.lock") == 0o600
-        assert len(os.fsencode(runtime / "s" / ".s.PGSQL.5432")) < 104
         assert names_in_environment(server_pid(data_dir)) == [b"LC_ALL", b"PATH", b"TZ"]
 
 
 async def test_a_clean_stop_leaves_no_process_no_socket_and_no_lock(data_dir: Path) -> None:
     async with Embedded(data_dir) as pg:
-        runtime = await runtime_of(pg)
+        sockets = sockets_of(pg.url())
         pid = server_pid(data_dir)
         assert runs(data_dir, pid)
 
     assert not runs(data_dir, pid)
-    assert not runtime.exists()
+    assert not sockets.parent.exists()
     assert not (data_dir / "embedded.json").exists()
     assert "database system is shut down" in (data_dir / "postgres.log").read_text()[-300:]
     await pg.stop()
+
+
+async def test_the_socket_is_in_the_data_folder_at_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir = tmp_path / "data"
+    async with Embedded(data_dir) as pg:
+        first = pg.url()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    async with Embedded(data_dir) as pg:
+        assert pg.url() == first
+        assert sockets_of(first) == data_dir / "run" / "s"
+        assert await ask(first, "SELECT 1") == 1
+
+
+@pytest.mark.parametrize("hindrance", ["a path longer than a socket's may be", "a file system without sockets"])
+async def test_where_no_socket_can_be_in_the_data_folder_it_has_a_short_name_the_same_at_every_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hindrance: str
+) -> None:
+    data_dir = tmp_path / "data"
+    if hindrance.startswith("a path"):
+        data_dir = tmp_path / ("d" * 90)
+    else:
+        monkeypatch.setattr(embedded, "_takes_sockets", lambda folder: False)
+    urls = []
+    for _ in range(2):
+        async with Embedded(data_dir) as pg:
+            urls.append(pg.url())
+            assert await ask(pg.url(), "SELECT 1") == 1
+        assert not sockets_of(pg.url()).parent.exists()
+
+    assert urls[0] == urls[1]
+    assert re.fullmatch(r"sdx-[0-9a-f]{8}", sockets_of(urls[0]).parent.name)
+    assert len(os.fsencode(sockets_of(urls[0]) / ".s.PGSQL.5432")) <= 100
+
+
+def test_a_short_name_that_somebody_else_took_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "_runtime_base", lambda: tmp_path)
+    named = embedded._elsewhere(Path("/data"))
+    named.rmdir()
+    named.symlink_to("/etc")
+
+    other = embedded._elsewhere(Path("/data"))
+
+    assert (other == named, other.parent) == (False, tmp_path)
 
 
 async def test_a_second_user_is_a_guest_who_leaves_the_server_running(data_dir: Path) -> None:
@@ -346,10 +392,11 @@ async def test_root_copies_binaries_that_its_servers_account_cannot_reach(tmp_pa
         shutil.copytree(libraries, closed / libraries.name)
 
     async with Embedded(tmp_path / "data", bin_dir=closed / prefix.parent.name / prefix.name / "bin") as pg:
-        runtime = await runtime_of(pg)
         executed = Path(os.readlink(f"/proc/{server_pid(tmp_path / 'data')}/exe"))
-        assert executed.is_relative_to(runtime)
+        copies = embedded._elsewhere(tmp_path / "data")
+        assert executed.is_relative_to(copies)
         assert await ask(pg.url(), "SELECT 'ä' COLLATE \"C\" < 'z'") is False
+    assert not copies.exists()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -72,15 +75,25 @@ async def test_roots_server_runs_under_an_account_that_nothing_else_has_and_keep
     assert first not in pg_binaries.uids_in_use()
 
 
-async def test_others_get_in_as_no_role_also_where_every_folder_is_open(data: Path) -> None:
-    async with Embedded(data) as pg:
-        sockets = Path(str(await value(pg, "SHOW unix_socket_directories")))
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A data folder of root's in a place that every user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="sdx-doors-", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "data").mkdir(mode=0o700)
+    yield folder / "data"
+    shutil.rmtree(folder)
+
+
+async def test_others_get_in_as_no_role_also_where_every_folder_is_open(outside: Path) -> None:
+    async with Embedded(outside) as pg:
+        sockets = outside / "run" / "s"
         for user in ("nobody", "daemon"):
             for role in (OWNER, WRITER, READER, user):
                 entered, said = connects(pg.url(user=role), user)
                 assert (entered, "Permission denied" in said) == (False, True), said
 
-        for path in (sockets, sockets / ".s.PGSQL.5432"):
+        for path in (outside, sockets.parent, sockets, sockets / ".s.PGSQL.5432"):
             path.chmod(0o777)
         for user in ("nobody", "daemon"):
             for role in (OWNER, WRITER, READER, user):
