@@ -63,6 +63,10 @@ WRITER = "sdx_writer"
 READER = "sdx_reader"
 """Selects, nothing else."""
 
+READER_SETTINGS = {"search_path": "ledger_v1", "idle_in_transaction_session_timeout": "10min"}
+"""Of its sessions: the views need no schema's name, and a client left open holds no table for ever."""
+READERS_MAX = 50
+"""Connections of readers at a time: half of what PostgreSQL takes, so that the service always finds one."""
 STOP_WAIT_S = 6.0  # a service has 10 s to stop; after a hard stop PostgreSQL recovers by itself
 _SOCKET_MAX_BYTES = 100  # the system's limit is 107, some systems' 103
 MAKERS_MAX = 8
@@ -386,10 +390,20 @@ class Embedded:
             for role in (WRITER, READER):
                 if not await conn.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
                     await conn.execute(f"CREATE ROLE {role} LOGIN")
+            await _set_up_reader(conn)
             if not await conn.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
                 await conn.execute(f"CREATE DATABASE {DATABASE}")
         finally:
             await conn.close()
+
+
+async def _set_up_reader(conn: Any) -> None:
+    """What its sessions begin with; what a person has set for the role stays."""
+    role = await conn.fetchrow("SELECT rolconfig, rolconnlimit FROM pg_roles WHERE rolname = $1", READER)
+    for name in READER_SETTINGS.keys() - {one.partition("=")[0] for one in role["rolconfig"] or ()}:
+        await conn.execute(f"ALTER ROLE {READER} SET {name} = '{READER_SETTINGS[name]}'")
+    if role["rolconnlimit"] < 0:
+        await conn.execute(f"ALTER ROLE {READER} CONNECTION LIMIT {READERS_MAX}")
 
 
 class _Patience:

@@ -152,6 +152,20 @@ async def test_it_creates_a_durable_private_server_and_keeps_its_rows(data_dir: 
         assert await ask(pg.url(), "SELECT n FROM kept") == 7
 
 
+async def test_what_a_reader_finds_without_naming_a_schema_is_the_views(data_dir: Path) -> None:
+    async with Embedded(data_dir) as pg:
+        reader = pg.url(user=READER)
+        assert await ask(reader, "SHOW search_path") == "ledger_v1"
+        assert await ask(reader, "SHOW idle_in_transaction_session_timeout") == "10min"
+        assert await ask(pg.url(), f"SELECT rolconnlimit FROM pg_roles WHERE rolname = '{READER}'") == 50
+        assert await ask(pg.url(user=WRITER), "SHOW search_path") == '"$user", public'
+        await ask(pg.url(), f"ALTER ROLE {READER} SET search_path = ledger_v1, reports")
+
+    async with Embedded(data_dir) as pg:
+        assert await ask(pg.url(user=READER), "SHOW search_path") == "ledger_v1, reports", "a person's setting stays"
+        await ask(pg.url(), f"ALTER ROLE {READER} RESET search_path")
+
+
 async def test_psql_takes_the_same_url(data_dir: Path) -> None:
     async with Embedded(data_dir) as pg:
         process = await asyncio.create_subprocess_exec(
