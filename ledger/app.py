@@ -90,15 +90,16 @@ class Database:
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    """The configured database, or the embedded PostgreSQL for as long as this block lasts. Raises DatabaseError."""
+async def database(settings: Settings, *, listen: bool = False) -> AsyncIterator[Database]:
+    """The configured database, or the embedded PostgreSQL for as long as this block lasts; ``listen``: over TCP too,
+    where SDX_PG_LISTEN asks for it. Raises DatabaseError, ConfigError."""
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         owner = settings.owner_database_url.get_secret_value() if settings.owner_database_url else url
         reader = settings.read_database_url.get_secret_value() if settings.read_database_url else url
         yield Database(url, owner, reader, embedded=False)
         return
-    async with Embedded(settings.data_dir) as server:
+    async with Embedded(settings.data_dir, listen=settings.pg_listen if listen else None) as server:
         owner = server.url()
         writer = server.url(user=WRITER)
         reader = settings.read_database_url.get_secret_value() if settings.read_database_url else writer
@@ -616,7 +617,7 @@ async def run(settings: Settings, stop: asyncio.Event, *, adopt_key: bool = Fals
 
 async def _mirror_all(settings: Settings, *, adopt_key: bool) -> None:
     accounts = settings.all_accounts()
-    async with database(settings) as db:
+    async with database(settings, listen=True) as db:
         await ready(db)
         log.info(
             "service started",

@@ -334,13 +334,17 @@ def status(
     rows = listed(loaded, None, reads.status) or []
     lag_s = max_lag if max_lag is not None else max(health.MAX_LAG_S, 2 * loaded.rest_lag_s)
     is_well, line = health.checked(rows, max_lag_s=lag_s)
+    listen = embedded.running_listen(loaded.data_dir) if loaded.database_url is None else None
     if as_json:
         verdict = {"well": is_well, "reason": line} if check else {}
-        output.print_json("sdx-ledger/status/1", accounts=[health.derived(row) for row in rows], **verdict)
+        accounts_shown = [health.derived(row) for row in rows]
+        output.print_json("sdx-ledger/status/1", accounts=accounts_shown, pg_listen=listen, **verdict)
     elif check:
         output.line(line)
     else:
         print_status(rows)
+        if listen is not None:
+            output.line(f"SQL over TCP: {listen}, database ledger, user sdx_reader; see: sdx-ledger db url --tcp")
     if check and not is_well:
         raise typer.Exit(1)
 
@@ -831,19 +835,25 @@ Role = Annotated[
         "owner: may change and delete everything, the journal too.",
     ),
 ]
+Tcp = Annotated[
+    bool,
+    typer.Option("--tcp", metavar=FLAG, help="As reader over TCP, where SDX_PG_LISTEN has the embedded server do so."),
+]
 _ROLES = {"reader": embedded.READER, "writer": embedded.WRITER, "owner": embedded.OWNER}
 
 
 @db_cli.command("url")
-def db_url(role: Role = "reader") -> None:
-    """Print the URL of the database for readers (the embedded server's while it runs)."""
-    output.line(database_url(quiet_settings(), role))
+def db_url(role: Role = "reader", tcp: Tcp = False) -> None:
+    """Print the URL of the database for readers (the embedded server's while it runs); --tcp: with a password in it."""
+    output.line(database_url(quiet_settings(), role, tcp=tcp))
+    if tcp:
+        output.line("sdx-ledger: this URL holds a password: who has it can read the ledger from this machine", err=True)
 
 
 @db_cli.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def db_psql(context: typer.Context, role: Role = "reader") -> None:
+def db_psql(context: typer.Context, role: Role = "reader", tcp: Tcp = False) -> None:
     """Open psql on the database; further arguments go to psql, e.g. -c 'SELECT * FROM ledger_v1.fills'."""
-    url, passwords = urls.database_url(database_url(quiet_settings(), role)).without_secrets()
+    url, passwords = urls.database_url(database_url(quiet_settings(), role, tcp=tcp)).without_secrets()
     binary = pg_binaries.find_psql()
     # Every user may read a command line. Our own settings are of no use to psql and what it starts.
     ours = {name: value for name, value in os.environ.items() if not name.startswith(config.PREFIX)}
@@ -858,12 +868,14 @@ def db_stop() -> None:
     output.line("stopped" if stopped else "no embedded server is running")
 
 
-def database_url(loaded: Settings, role: str) -> str:
-    """The URL that a role connects with, of the configured database or the running embedded server; what is not as the
-    name of the role says is said on stderr. Raises ConfigError when no server runs."""
+def database_url(loaded: Settings, role: str, *, tcp: bool = False) -> str:
+    """The URL that a role connects with, of the configured database or the running embedded server, there over ``tcp``
+    too; what is not as the name of the role says is said on stderr. Raises ConfigError when no server runs."""
     name = role.removeprefix("sdx_")
     if name not in _ROLES:
         raise typer.BadParameter(f"expected one of {', '.join(_ROLES)}, got '{role}'", param_hint="--as")
+    if tcp:
+        return tcp_url(loaded, name)
     if name == "writer":
         output.line("sdx-ledger: as writer, which can spoil what the service wrote", err=True)
     if name == "owner":
@@ -880,11 +892,37 @@ def database_url(loaded: Settings, role: str) -> str:
         return asyncio.run(embedded.guest_of(loaded.data_dir))(_ROLES[name])
     url = embedded.running_url(loaded.data_dir, user=_ROLES[name])
     if url is None:
-        raise ConfigError(
-            f"SDX_DATA_DIR: no embedded server runs on {loaded.data_dir}; start the service (sdx-ledger run), "
-            "or set SDX_DATABASE_URL"
-        )
+        raise nothing_runs(loaded)
     return url
+
+
+def tcp_url(loaded: Settings, role: str) -> str:
+    """The URL for readers over TCP, with the password. Raises ConfigError where the embedded server has none."""
+    if role != "reader":
+        raise typer.BadParameter(f"over TCP there is the reader alone, got {role}", param_hint="--as")
+    if loaded.database_url is not None:
+        raise ConfigError(
+            "SDX_DATABASE_URL: --tcp is for the embedded server; `db url` without it prints your server's"
+        )
+    if embedded.is_of_another(loaded.data_dir):
+        asyncio.run(embedded.guest_of(loaded.data_dir))
+    listen = embedded.running_listen(loaded.data_dir)
+    if listen is None and embedded.running_url(loaded.data_dir) is None:
+        raise nothing_runs(loaded)
+    if listen is None:
+        raise ConfigError(
+            f"SDX_PG_LISTEN: the server that runs on {loaded.data_dir} was started without it; set it, such as "
+            "SDX_PG_LISTEN=127.0.0.1:5433, and start the service again"
+        )
+    return embedded.tcp_url(loaded.data_dir, listen)
+
+
+def nothing_runs(loaded: Settings) -> ConfigError:
+    """Why there is no URL of the embedded server."""
+    return ConfigError(
+        f"SDX_DATA_DIR: no embedded server runs on {loaded.data_dir}; start the service (sdx-ledger run), "
+        "or set SDX_DATABASE_URL"
+    )
 
 
 def parse_time(text: str, option: str) -> int:

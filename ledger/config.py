@@ -156,6 +156,14 @@ def _database_url(value: object) -> object:
     return urls.database_url(text if isinstance(text, str) else "").text
 
 
+def _listen(value: object) -> object:
+    try:
+        host, port = urls.loopback(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"{error}, got {_shown(value)}") from None
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _key(value: object) -> object:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str) or not re.fullmatch(r"[!-~]+", text):
@@ -193,6 +201,7 @@ Whole = Annotated[int, BeforeValidator(_not_bool)]
 Seconds = Annotated[Whole, Field(ge=1, le=_YEAR_S, description="a whole number of seconds of at least 1")]
 Key = Annotated[SecretStr, BeforeValidator(_key)]
 DatabaseUrl = Annotated[SecretStr, BeforeValidator(_database_url)]
+Listen = Annotated[str, BeforeValidator(_listen)]
 Symbols = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Instant = Annotated[int, BeforeValidator(_instant_ms)]
 
@@ -231,6 +240,8 @@ class Settings(BaseSettings):
         default="verify-full", description="verify-full or off"
     )
     """What a database that is not on this machine must offer; off: whatever its URL says goes."""
+    pg_listen: Listen | None = None
+    """Loopback address and port on which the embedded server of ``run`` takes readers over TCP; None: it does not."""
     data_dir: Annotated[Path, BeforeValidator(_folder)] = Field(default_factory=_data_dir)
     symbols: Symbols = ()
     """Symbols to walk besides those discovered."""
@@ -342,7 +353,9 @@ class Settings(BaseSettings):
 
     def notes(self) -> tuple[str, ...]:
         """Sentences worth a warning at start: lax secret files, names that look like ours but are not."""
-        return self.remarks
+        if self.pg_listen is None or self.database_url is None:
+            return self.remarks
+        return (*self.remarks, "SDX_PG_LISTEN is ignored: it is for the embedded server, and SDX_DATABASE_URL is set")
 
 
 def load(**flags: object) -> Settings:

@@ -28,7 +28,7 @@ from ledger.errors import (
 from ledger.reconcile.probe import FIRST_SYMBOL, probe
 from ledger.stream.lease import key_in
 from ledger.venue import capabilities, requests, rest_pages
-from ledger.wire import postgres
+from ledger.wire import embedded, pg_listen, postgres
 from ledger.wire.clock import Clock
 from ledger.wire.http import VenueHttp
 
@@ -74,6 +74,7 @@ async def examine(settings: Settings) -> list[Finding]:
         findings += await _venue(settings, account)
     findings += await _database(settings)
     if settings.database_url is None:
+        findings += _tcp(settings)
         findings.append(_disk(settings))
     return findings
 
@@ -185,6 +186,23 @@ async def _database_of(settings: Settings) -> list[Finding]:
             return [finding, Finding("schema", "ok", f"version {code.NEWEST}")]
     except LedgerError as error:
         return [Finding("database", "failed", str(error), "start the server or correct the setting", error.exit_code)]
+
+
+def _tcp(settings: Settings) -> list[Finding]:
+    """Where SQL clients reach the embedded server over TCP, or could; nothing where none was asked for."""
+    wanted, listen = settings.pg_listen, embedded.running_listen(settings.data_dir)
+    if listen is None and wanted is not None and embedded.running_url(settings.data_dir) is None:
+        try:
+            pg_listen.refuse_taken(wanted)
+        except ConfigError as error:
+            return [Finding("SQL over TCP", "failed", str(error), "set SDX_PG_LISTEN to a free port", error.exit_code)]
+        return [Finding("SQL over TCP", "ok", f"{wanted} is free; `run` listens on it")]
+    if listen != wanted:
+        found = f"the server that runs listens on {listen or 'no port'}, SDX_PG_LISTEN here is {wanted or 'not set'}"
+        return [Finding("SQL over TCP", "warning", found, "start the service again with the setting you want")]
+    if listen is None:
+        return []
+    return [Finding("SQL over TCP", "ok", f"{listen}, for {embedded.READER} with its password: `db url --tcp`")]
 
 
 def _disk(settings: Settings) -> Finding:

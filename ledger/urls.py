@@ -17,6 +17,7 @@ ENCODE = "write what is special in a password percent-encoded (# as %23, / as %2
 CHECKED = "verify-full"
 """The only sslmode that proves to whom the password goes."""
 FILE_OPTIONS = ("sslrootcert", "sslcert", "sslkey")
+_LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 _SECRET_OPTIONS = ("password", "sslpassword")
 
 
@@ -81,6 +82,24 @@ def database_url(text: str) -> DatabaseUrl:
         raise _unreadable("a port that is no number from 1 to 65535")
     hosts = named or _given(options.get("host")) or _given(os.environ.get("PGHOST"))
     return DatabaseUrl(text, tuple(unquote(host) for host in hosts), options)
+
+
+def loopback(text: str) -> tuple[str, int]:
+    """Address and port of ``127.0.0.1:5433`` or ``[::1]:5433``. Raises ValueError in words for any that other machines
+    could reach, and for what is no address with a port."""
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", text)
+    try:
+        address = ipaddress.ip_address((found[1] or found[2]) if found else "")
+    except ValueError:
+        found = None
+    if found is None or not 0 < int(found[3]) < 65_536:
+        raise ValueError("expected a loopback address and a port, such as 127.0.0.1:5433")
+    if address not in _LOOPBACK and address != ipaddress.ip_address("::1"):
+        raise ValueError(
+            "expected a loopback address, such as 127.0.0.1:5433 (other machines would need TLS, which the embedded "
+            "server has not: forward the port by ssh, or use a PostgreSQL of your own)"
+        )
+    return str(address), int(found[3])
 
 
 def passwords(text: str) -> set[str]:

@@ -2,15 +2,17 @@
 
 Always holds: one process owns the server of a data folder (an flock says which); others that want it are guests on
 the same socket and take over when the owner is gone, so a URL handed out stays good. The server listens on a Unix
-socket in a private folder and nowhere else, never outlives its owner, and is never started over a live one.
+socket in a private folder and, where its owner was given an address for readers (``pg_listen``), on that; it never
+outlives its owner, and is never started over a live one.
 PostgreSQL refuses to run as root, so root runs it under an account that nothing else runs under. No folder is opened
 for that: the server gets its folders as open descriptors, and binaries that it cannot reach are copied to where it
 can. A cluster that earlier versions ran as ``nobody`` is given to that account at the next start.
 
 In the data folder: ``pg/`` the cluster (its PG_VERSION is the major-version marker), ``run/s/`` the socket (a data
 folder whose path is too long for one has it under a short name elsewhere), ``postgres.log``, ``embedded.lock``,
-``embedded.json`` (where the running server is). The user who runs this program, and root, may
-connect as any role; the server asks the kernel who connects and lets nobody else in, whatever the folder's mode.
+``embedded.json`` (where the running server is), ``reader.password``. The user who runs this program, and root, may
+connect as any role through the socket; the server asks the kernel who connects and lets nobody else in, whatever the
+folder's mode.
 """
 
 from __future__ import annotations
@@ -33,15 +35,15 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import asyncpg
 import structlog
 
-from ledger import private_files
-from ledger.errors import ConfigError, DatabaseError
-from ledger.wire import server_log
+from ledger import private_files, urls
+from ledger.errors import ConfigError, DatabaseError, LedgerError
+from ledger.wire import pg_listen, server_log
 from ledger.wire.pg_binaries import (
     as_user,
     find_binaries,
@@ -71,7 +73,8 @@ STOP_WAIT_S = 6.0  # a service has 10 s to stop; after a hard stop PostgreSQL re
 _SOCKET_MAX_BYTES = 100  # the system's limit is 107, some systems' 103
 MAKERS_MAX = 8
 """How many accounts are tried before a machine counts as too busy to set PostgreSQL up."""
-_PORT = "5432"
+_PORT = 5432
+"""In the socket's name, whatever port there is besides."""
 _POLL_S = 0.02
 _TAKEOVER_POLL_S = 0.5
 _RETRY_S = 1.0
@@ -80,7 +83,6 @@ _GUEST_WAIT_S = 5.0
 _SETUP_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _SETTINGS = {
-    "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "cluster_name": "sdx-ledger",
     "wal_level": "logical",
@@ -110,11 +112,19 @@ os.execv(command[0], command)
 
 def running_url(data_dir: Path, *, user: str = READER) -> str | None:
     """URL of the server that runs on this data folder now, whoever owns it; None when none does."""
-    place = _read_place(data_dir / "embedded.json")
-    pid = _server_pid(data_dir / "pg")
-    if place is None or pid is None or not _serves(pid, data_dir / "pg"):
-        return None
-    return _url(place[0], DATABASE, user)
+    place = _running(data_dir)
+    return None if place is None else _url(place.runtime, DATABASE, user)
+
+
+def running_listen(data_dir: Path) -> str | None:
+    """Address and port on which the server that runs on this data folder takes readers over TCP; None: none does."""
+    place = _running(data_dir)
+    return None if place is None else place.listen
+
+
+def tcp_url(data_dir: Path, listen: str) -> str:
+    """URL for a reader over TCP at the address ``running_listen`` gave, with the password in it. Raises ConfigError."""
+    return pg_listen.url(listen, DATABASE, READER, data_dir)
 
 
 def is_of_another(data_dir: Path) -> bool:
@@ -136,7 +146,7 @@ async def guest_of(data_dir: Path) -> Callable[[str], str]:
     try:
         place = _place_in((data_dir / "embedded.json").read_text())
         if place is not None:
-            conn = await asyncpg.connect(_url(place[0], DATABASE, READER), timeout=_GUEST_WAIT_S)
+            conn = await asyncpg.connect(_url(place.runtime, DATABASE, READER), timeout=_GUEST_WAIT_S)
     except (PermissionError, asyncpg.InvalidAuthorizationSpecificationError):
         raise DatabaseError(
             f"the ledger in {data_dir} is closed to this user; look as root (sudo) or as {_owner_of(data_dir)}"
@@ -149,7 +159,7 @@ async def guest_of(data_dir: Path) -> Callable[[str], str]:
             "(systemctl start sdx-ledger), then look again"
         )
     await conn.close()
-    return partial(_url, place[0], DATABASE)
+    return partial(_url, place.runtime, DATABASE)
 
 
 async def stop_running(data_dir: Path) -> bool:
@@ -179,13 +189,20 @@ class Embedded:
     """
 
     def __init__(
-        self, data_dir: Path, *, bin_dir: Path | None = None, settings: Mapping[str, str] | None = None
+        self,
+        data_dir: Path,
+        *,
+        bin_dir: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        listen: str | None = None,
     ) -> None:
+        """``listen``: loopback address and port for readers over TCP, while this object owns the server."""
         self.data_dir = data_dir.absolute()
         self.cluster = self.data_dir / "pg"
         self.log_file = self.data_dir / "postgres.log"
         self._given_bin_dir = bin_dir
         self._settings = {**_SETTINGS, **(settings or {})}
+        self._listen = listen
         self._place = self.data_dir / "embedded.json"
         self._lock: int | None = None
         self._owns = False
@@ -228,7 +245,8 @@ class Embedded:
     async def start(self) -> None:
         """Return when the server answers; waits as long as it or its owner lives (recovery may be long).
 
-        Raises DatabaseError in one sentence: no binaries, another major version, a folder that cannot be used.
+        Raises DatabaseError in one sentence: no binaries, another major version, a folder that cannot be used;
+        ConfigError for an address that cannot be listened on.
         """
         try:
             await self._enter()
@@ -288,7 +306,7 @@ class Embedded:
                 await asyncio.sleep(_TAKEOVER_POLL_S)
             try:
                 await self._launch()
-            except (DatabaseError, *_SETUP_ERRORS) as error:
+            except (LedgerError, *_SETUP_ERRORS) as error:
                 log.error("PostgreSQL cannot be started, trying again", error=str(error))
                 await self._end_process()
                 await asyncio.sleep(_RETRY_S)
@@ -307,7 +325,7 @@ class Embedded:
         place = _read_place(self._place)
         if place is None:
             return False
-        self._runtime, self._major = place
+        self._runtime, self._major = place.runtime, place.major
         conn = await _try_connect(self.url("postgres", OWNER))
         if conn is not None:
             await conn.close()
@@ -317,12 +335,16 @@ class Embedded:
         """Start the server as its owner, over whatever an earlier owner left behind."""
         place = _read_place(self._place)
         await _stop_left_behind(self.cluster)
+        verifier = None
+        if self._listen:
+            pg_listen.refuse_taken(self._listen)
+            verifier = pg_listen.verifier(pg_listen.kept_password(self.data_dir))
         binaries = self._given_bin_dir or find_binaries()
         version = usable(binaries)
         self._major = major_of(version)
         _refuse_other_major(self.cluster, self._major)
         user = server_user(self.cluster)
-        self._runtime = _make_runtime(self.data_dir, self._runtime or (place[0] if place else None), user)
+        self._runtime = _make_runtime(self.data_dir, self._runtime or (place.runtime if place else None), user)
         self._place.unlink(missing_ok=True)
         binaries = within_reach(binaries, lambda: self._copies_folder() / f"postgres-{version}", user)
         if not self.cluster.exists():
@@ -331,9 +353,10 @@ class Embedded:
             log.info("PostgreSQL gets an account of its own", uid=user[0], before=self.cluster.lstat().st_uid)
             await asyncio.to_thread(_give, self.cluster, user)
         self._process = await self._spawn(binaries, user)
-        await self._prepare()
-        _write_place(self._place, self._runtime, self._major)
-        log.info("PostgreSQL is up", version=version, data=str(self.cluster))
+        await self._prepare(verifier)
+        _write_place(self._place, Place(self._runtime, self._major, self._listen))
+        where = {"listen": self._listen} if self._listen else {}
+        log.info("PostgreSQL is up", version=version, data=str(self.cluster), **where)
 
     def _copies_folder(self) -> Path:
         """Where binaries that the server's user cannot reach are copied to."""
@@ -343,7 +366,9 @@ class Embedded:
 
     async def _spawn(self, binaries: Path, user: tuple[int, int] | None) -> asyncio.subprocess.Process:
         assert self._runtime is not None
-        _write_doors(self._runtime)
+        _write_doors(self._runtime, self._listen)
+        host, port = urls.loopback(self._listen) if self._listen else ("", _PORT)
+        _link_socket(self._runtime / "s", port)
         uid, gid = user or (0, 0)
         with (
             _held(self.cluster, user) as (cluster, cluster_kept),
@@ -352,6 +377,7 @@ class Embedded:
         ):
             settings = {
                 **self._settings,
+                "listen_addresses": host,
                 "unix_socket_directories": f"{runtime}/s",
                 "hba_file": f"{runtime}/hba.conf",
                 "ident_file": f"{runtime}/ident.conf",
@@ -360,7 +386,7 @@ class Embedded:
             options = [part for one in given for part in ("-c", one)]
             return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), str(uid), str(gid)),
-                *(str(binaries / "postgres"), "-D", cluster, "-p", _PORT, *options),
+                *(str(binaries / "postgres"), "-D", cluster, "-p", str(port), *options),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -375,8 +401,9 @@ class Embedded:
             await _end(self._process)
             self._process = None
 
-    async def _prepare(self) -> None:
-        """Wait until the server answers, then see to it that our database and roles exist."""
+    async def _prepare(self, verifier: str | None) -> None:
+        """Wait until the server answers, then see to it that our database and roles exist, the reader with the password
+        of this ``verifier``."""
         assert self._process is not None
         patience = _Patience("waiting for PostgreSQL to be ready")
         while (conn := await _try_connect(self.url("postgres", OWNER))) is None:
@@ -391,6 +418,8 @@ class Embedded:
                 if not await conn.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
                     await conn.execute(f"CREATE ROLE {role} LOGIN")
             await _set_up_reader(conn)
+            if verifier:
+                await conn.execute(f"ALTER ROLE {READER} PASSWORD '{verifier}'")
             if not await conn.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
                 await conn.execute(f"CREATE DATABASE {DATABASE}")
         finally:
@@ -536,24 +565,42 @@ def _owner_of(data_dir: Path) -> str:
         return "its owner"
 
 
-def _read_place(file: Path) -> tuple[Path, int] | None:
+class Place(NamedTuple):
+    """Where a server is. ``listen``: its address for readers over TCP, None where it has none."""
+
+    runtime: Path
+    major: int
+    listen: str | None
+
+
+def _read_place(file: Path) -> Place | None:
     try:
         return _place_in(file.read_text())
     except OSError:
         return None
 
 
-def _place_in(text: str) -> tuple[Path, int] | None:
-    """Folder and major version of the server that ``embedded.json`` tells of; None: what it says is nothing of ours."""
+def _place_in(text: str) -> Place | None:
+    """Where the server is that ``embedded.json`` tells of; None: what it says is nothing of ours."""
     try:
         place = json.loads(text)
-        return Path(place["runtime"]), int(place["major"])
+        return Place(Path(place["runtime"]), int(place["major"]), place.get("listen"))
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _write_place(file: Path, runtime: Path, major: int) -> None:
-    private_files.replace_text(file, json.dumps({"runtime": str(runtime), "major": major, "pid": os.getpid()}))
+def _write_place(file: Path, place: Place) -> None:
+    content = {**place._asdict(), "runtime": str(place.runtime), "pid": os.getpid()}
+    private_files.replace_text(file, json.dumps(content))
+
+
+def _running(data_dir: Path) -> Place | None:
+    """Where the server of this data folder is, if one runs now and we may see that."""
+    try:
+        pid = _server_pid(data_dir / "pg")
+    except PermissionError:
+        return None
+    return _read_place(data_dir / "embedded.json") if pid is not None and _serves(pid, data_dir / "pg") else None
 
 
 def _make_runtime(data_dir: Path, earlier: Path | None, user: tuple[int, int] | None) -> Path:
@@ -568,6 +615,15 @@ def _make_runtime(data_dir: Path, earlier: Path | None, user: tuple[int, int] | 
     if user:
         os.chown(sockets, *user, follow_symlinks=False)
     return runtime
+
+
+def _link_socket(sockets: Path, port: int) -> None:
+    """PostgreSQL names its socket by its TCP port: let it be found under the usual name too, so that a URL of the
+    socket stays good whether there is a port or not, and which."""
+    if port != _PORT:
+        usual = sockets / f".s.PGSQL.{_PORT}"
+        usual.unlink(missing_ok=True)
+        usual.symlink_to(f".s.PGSQL.{port}")
 
 
 def _place_of_socket(data_dir: Path, earlier: Path | None) -> Path:
@@ -608,14 +664,15 @@ def _takes_sockets(folder: Path) -> bool:
     return True
 
 
-def _write_doors(runtime: Path) -> None:
-    """Who may connect: this program's user and root, as whatever role they name; nobody else. As files outside the
-    cluster, so that clusters of any age have them."""
+def _write_doors(runtime: Path, listen: str | None) -> None:
+    """Who may connect: this program's user and root, as whatever role they name; over TCP the reader with its password;
+    nobody else. As files outside the cluster, so that clusters of any age have them."""
     names = dict.fromkeys(pwd.getpwuid(uid).pw_name for uid in (os.geteuid(), 0) if _has_name(uid))
     # PostgreSQL 15 does not know "all", so there it is our three roles alone.
     pairs = [(name, role) for name in names for role in (OWNER, WRITER, READER, "all")]
     given = {
-        "hba": "local all all peer map=sdx\nlocal replication all peer map=sdx\n",
+        "hba": "local all all peer map=sdx\nlocal replication all peer map=sdx\n"
+        + (pg_listen.rule(listen, DATABASE, READER) if listen else ""),
         "ident": "".join(f'sdx "{name}" {role}\n' for name, role in pairs),
     }
     for name, text in given.items():

@@ -11,6 +11,7 @@ import pytest
 
 from tests.another_user import DAEMON, NOBODY, as_user, folder_of, python_for_others
 from tests.flows.processes import bench
+from tests.free_port import free_address
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
@@ -20,7 +21,7 @@ from ledger import app, config
 from ledger.wire import postgres
 
 async def main():
-    async with app.database(config.load()) as db:
+    async with app.database(config.load(), listen=True) as db:
         await app.upgrade(db)
         conn = await postgres.connect(db.owner_url, application="test")
         await conn.execute("SELECT ledger.register('main', 'https://api.example.com', NULL)")
@@ -47,8 +48,9 @@ def service() -> Iterator[Path]:
     with folder_of(DAEMON) as folder:
         command = [python_for_others(), "-c", SERVE]
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **as_user(DAEMON, SDX_DATA_DIR=f"{folder}/data")
-        ) as process:  # type: ignore[call-overload]
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            **as_user(DAEMON, SDX_DATA_DIR=f"{folder}/data", SDX_PG_LISTEN=free_address()),
+        ) as process:  # fmt: skip  # type: ignore[call-overload]
             lines = iter(process.stdout.readline, "")
             assert "it is up\n" in lines
             yield folder / "data"
@@ -89,13 +91,24 @@ async def test_root_finds_the_database_in_doctors_table_and_may_decide(service: 
     assert (code, "identical, at journal row 0" in out) == (0, True), out + err
 
 
+async def test_root_finds_the_way_in_over_tcp_with_the_password_of_the_other_user(
+    service: Path, tmp_path: Path
+) -> None:
+    with bench(tmp_path, {"SDX_DATA_DIR": str(service)}) as programs:
+        code, url, _ = await programs.done("db", "url", "--tcp")
+        asked = await programs.done("db", "psql", "--tcp", "-Atc", "SELECT current_user, count(*) FROM fills")
+
+    assert (code, url.startswith("postgresql://sdx_reader:")) == (0, True)
+    assert asked == (0, "sdx_reader|0\n", "")
+
+
 def test_the_service_s_own_user_looks_as_before(service: Path) -> None:
     code, said = shown_to(DAEMON, service, "status")
 
     assert (code, "account main" in said) == (0, True), said
 
 
-@pytest.mark.parametrize("words", [("status",), ("verify",), ("db", "url")], ids=" ".join)
+@pytest.mark.parametrize("words", [("status",), ("verify",), ("db", "url"), ("db", "url", "--tcp")], ids=" ".join)
 def test_a_user_who_may_not_enter_gets_one_sentence(service: Path, words: list[str]) -> None:
     closed = f"sdx-ledger: the ledger in {service} is closed to this user; look as root (sudo) or as its owner\n"
 

@@ -41,6 +41,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (settings.connection_max_age_s, settings.silence_s, settings.sockets) == (82800, 75, 1)
     assert (settings.rest_lag_s, settings.reconcile_every_s, settings.weight_per_minute) == (10, 300, 600)
     assert (settings.http_host, settings.http_port, settings.release_key) == ("127.0.0.1", 8480, False)
+    assert settings.pg_listen is None
     assert settings.data_dir.is_absolute()
 
 
@@ -54,6 +55,56 @@ def test_flag_beats_environment_beats_dotenv_beats_toml(tmp_path: Path, monkeypa
 
     assert (settings.silence_s, settings.rest_lag_s, settings.http_port) == (14, 13, 12)
     assert settings.sockets == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("127.0.0.1:5433", "127.0.0.1:5433"), ("127.0.0.2:1", "127.0.0.2:1"), ("[0:0::1]:65535", "[::1]:65535")],
+)
+def test_the_embedded_server_may_listen_on_loopback(given: str, kept: str) -> None:
+    assert load(pg_listen=given).pg_listen == kept
+
+
+@pytest.mark.parametrize(
+    "given", ["0.0.0.0:5433", "[::]:5433", "192.168.1.2:5433", "[fe80::1]:5433", "[::ffff:127.0.0.1]:5433"]
+)
+def test_the_embedded_server_never_listens_where_other_machines_are(given: str) -> None:
+    assert refusal(pg_listen=given) == (
+        "SDX_PG_LISTEN: expected a loopback address, such as 127.0.0.1:5433 (other machines would need TLS, which the "
+        f"embedded server has not: forward the port by ssh, or use a PostgreSQL of your own), got '{given}'"
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "5433",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "localhost:5433",
+        "*:5433",
+        "::1:5433",
+        "127.1:5433",
+        "127.0.0.1:5433 ",
+        "127.0.0.1:５４",
+        5433,
+    ],
+)
+def test_where_the_embedded_server_listens_is_an_address_and_a_port(given: object) -> None:
+    assert refusal(pg_listen=given) == (
+        f"SDX_PG_LISTEN: expected a loopback address and a port, such as 127.0.0.1:5433, got {given!r}"
+    )
+
+
+def test_where_another_server_is_used_an_address_to_listen_on_is_said_to_be_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SDX_PG_LISTEN", "127.0.0.1:5433")
+    assert load().notes() == ()
+    assert load(database_url="postgresql:///x").notes() == (
+        "SDX_PG_LISTEN is ignored: it is for the embedded server, and SDX_DATABASE_URL is set",
+    )
 
 
 def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
