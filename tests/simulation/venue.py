@@ -9,7 +9,7 @@ the real ``Connection`` by a stand-in for the library's socket.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Conne
 from websockets.frames import Close
 
 from ledger.errors import VenueBusy, VenueRefused
-from ledger.sandbox.books import PAIRS, Books, Event, Fill, Movement, Order, Position, Report
+from ledger.sandbox.books import PAIRS, Balance, Books, Event, Fill, Movement, Order, Position, Report
 from ledger.sandbox.dialects import Dialect, event_json, listen_key_expired_json
 from ledger.sandbox.faults import garbage
 from ledger.sandbox.market import Market
@@ -261,8 +261,10 @@ class Venue:
         self._told: set[object] = set()
         self.pushed: set[bytes] = set()
         """Every frame that ever left."""
-        self.was_held = {(asset, held.free, held.locked) for asset, held in market.books.balances.items()}
-        """Every balance that was ever true."""
+        self.held: dict[str, list[tuple[int, Balance]]] = defaultdict(list)
+        """Every balance that was ever true, by asset and in the order of time, with its first millisecond."""
+        for asset, held in market.books.balances.items():
+            self.held[asset].append((0, held))
         self._spent: dict[str, deque[tuple[float, int]]] = {}
         self._paced: dict[str, deque[float]] = {}
         self._rng = rng
@@ -316,7 +318,8 @@ class Venue:
             if isinstance(event, Report):
                 self._note_twin(event)
             if isinstance(event, Position):
-                self.was_held |= {(asset, held.free, held.locked) for asset, held in event.balances}
+                for asset, held in event.balances:
+                    self.held[asset].append((event.at_ms, held))
             if self._behind is not None:
                 self._to_come.append((self.loop.time(), event))
             if (frame := event_json(self.dialect, event)) is not None:
