@@ -89,6 +89,13 @@ class Market:
             self._fill(order, qty, order.price, is_maker=True)
         return self._events
 
+    def cancel(self, order: Order, now_ms: int) -> list[Event]:
+        """An open order is canceled."""
+        self._begin(now_ms)
+        with localcontext(EXACT):
+            self._close(order)
+        return self._events
+
     def amend(self, order: Order, qty: Decimal, now_ms: int) -> list[Event]:
         """An open order is left with a smaller quantity, ``qty`` in all, and gets another client id."""
         self._begin(now_ms)
@@ -187,8 +194,7 @@ class Market:
 
     def _cancel(self) -> None:
         if order := self._some_open_order():
-            closed = replace(order, status="CANCELED", updated_ms=self._now_ms)
-            self._report(closed, "CANCELED", cancel_id=self._client_id("cancel"))
+            self._close(order)
 
     def _market_order(self) -> None:
         pair, side = self._some_pair(), self._some_side()
@@ -319,6 +325,10 @@ class Market:
         )
         self._report(after, "TRADE", fill=fill)
         return after
+
+    def _close(self, order: Order) -> None:
+        closed = replace(order, status="CANCELED", updated_ms=self._now_ms)
+        self._report(closed, "CANCELED", cancel_id=self._client_id("cancel"))
 
     def _expire(self, order: Order) -> None:
         self._report(replace(order, status="EXPIRED", updated_ms=self._now_ms), "EXPIRED")

@@ -56,8 +56,6 @@ _HARM: dict[str, tuple[int, bool]] = {
     "jump": (3, False),
     "wrong_date": (5, False),
     "went_back": (5, True),
-    "lose_frames": (0, True),
-    "deafen": (0, True),
     "page_cap": (8, False),
     "limit_refused": (4, False),
     "history_cut": (8, False),
@@ -76,8 +74,15 @@ _HARM: dict[str, tuple[int, bool]] = {
     "empty_fields": (5, False),
     "amend": (8, True),
     "no_key": (4, True),
+    # Stories that chance hardly ever tells: they come only where a run asks for them.
+    "coin_unheard": (0, True),
+    "twin_in_lag": (0, False),
+    "lost_then_canceled": (0, True),
+    "trade_before_frame": (0, False),
 }
-KINDS = frozenset(_HARM)
+_SILENT_LOSS = {"lose_frames": 12, "deafen": 10}
+"""Harm that only a walk somebody asks for can find: only in seeds that have one."""
+KINDS = frozenset(_HARM.keys() | _SILENT_LOSS.keys())
 """Every kind of harm there is."""
 
 
@@ -235,7 +240,7 @@ def _harm(
 ) -> tuple[Harm, ...]:
     allowed = {kind: weight for kind, (weight, loses) in _HARM.items() if not (doubles_only and loses)}
     if loses_silently:
-        allowed |= {"lose_frames": 12, "deafen": 10}
+        allowed |= _SILENT_LOSS
     if doubles_only:
         allowed["double"] = 20
     # Few kinds a seed, so that each gets its turn undisturbed by the others.

@@ -245,6 +245,8 @@ class Venue:
         self.disorder_until_s = 0.0
         self.late_until_s = 0.0
         self.late_s = 0.0
+        self.overtaken_s = 0.0
+        """So late come frames that leave now, and those that leave afterwards come before them; 0: in time."""
         self.date_wrong_until_s = 0.0
         self.date_off_ms = 0
         self.odd_until_s = 0.0
@@ -337,6 +339,28 @@ class Venue:
         self.done["order_amended"] += 1
         self._happened(self.market.amend(order, order.orig_qty - less, self._last_ms))
 
+    def hit(self, key: OrderKey, parts: int, times: int = 1) -> None:
+        """A resting order is executed in one of so many parts of what is left, ``times`` times in one millisecond."""
+        order = self.books.orders[key]
+        qty = order.left // PAIRS[order.symbol].step // parts * PAIRS[order.symbol].step
+        if not order.is_open or not qty:
+            return
+        self._last_ms = max(self._last_ms + 1, self.now_ms())
+        for _ in range(times):
+            self._happened(self.market.hit(self.books.orders[key], qty, self._last_ms))
+
+    def cancel(self, key: OrderKey) -> None:
+        """A resting order is canceled, in a millisecond of its own."""
+        order = self.books.orders[key]
+        if order.is_open:
+            self._last_ms = max(self._last_ms + 1, self.now_ms())
+            self._happened(self.market.cancel(order, self._last_ms))
+
+    def resting(self, parts: int) -> OrderKey | None:
+        """The oldest resting order of which so much is left that each of so many parts is something."""
+        orders = self.books.open_orders()
+        return next((one.key for one in orders if one.left >= parts * PAIRS[one.symbol].step), None)
+
     def begin_anew(self, chance: Random, orders: int) -> None:
         """The ids of a market in which nothing happened for days begin anew, and somebody trades there again."""
         busy = {
@@ -413,7 +437,9 @@ class Venue:
             delay_s = self.latency_s()
             if now_s < self.late_until_s:
                 delay_s += self._rng.uniform(0, self.late_s)
-            if now_s < self.disorder_until_s:
+            if self.overtaken_s:
+                wire.push(raw, self.overtaken_s, in_order=False)
+            elif now_s < self.disorder_until_s:
                 wire.push(raw, delay_s + self._rng.uniform(0, 0.5), in_order=False)
             else:
                 wire.push(raw, delay_s, in_order=True)

@@ -56,6 +56,7 @@ WATCH_EVERY_S = 4.0
 RESTART_S = 0.7
 LOG_LINES_MAX = 400_000
 COIN = "AIR"
+OTHER_COIN = "DUST"
 HOUR_MS = 3_600_000
 MEANT = frozenset(
     {-1001, -1003, -1006, -1007, -1008, -1016, -1021, -1022, -1121, -1127, -2011, -2013, -2014, -2015, -2026, -5000}
@@ -140,6 +141,8 @@ class World:
         self.alone_fence = 0
         """Under which number that process led."""
         self._watched: Mirror | None = None
+        self._asked: list[asyncio.Task[None]] = []
+        """Walks that were asked for."""
 
     @property
     def may_trust_clock(self) -> bool:
@@ -150,7 +153,7 @@ class World:
     def may_trust_coverage(self) -> bool:
         """Whether coverage can be honest: clocks are right, frames come within the time REST may lag, and no loss stays
         unnoticed for a while (which a gap that reaches back mends)."""
-        hidden = {"late", "lose_frames", "deafen", "pause", "silence", "expire_key"}
+        hidden = {"late", "trade_before_frame", "lose_frames", "deafen", "pause", "silence", "expire_key"}
         return self.may_trust_clock and not self.scenario.kinds & hidden
 
     @property
@@ -646,6 +649,51 @@ class World:
         """The market is listed, see ``_leave_out_a_market``."""
         self.venue.rest.unlisted = frozenset()
 
+    def _coin_unheard(self, harm: Harm, chance: Random) -> None:
+        """An asset that nobody trades comes, and later all of it goes while no socket is up."""
+        self.venue.move(OTHER_COIN, Decimal("77.70000000"))
+
+        def go() -> None:
+            self._unhear(1.0)
+            if free := self.venue.books.free(OTHER_COIN):
+                self.venue.move(OTHER_COIN, -free)
+
+        self.loop.outside(harm.seconds, go)
+
+    def _twin_in_lag(self, harm: Harm, chance: Random) -> None:
+        """Two executions that differ in nothing but the trade id, of which REST does not know yet."""
+        self.venue.fall_behind(0.9 * self.scenario.settings.rest_lag_s)
+        if (key := self.venue.resting(3)) is not None:
+            self.loop.outside(0.5, self.venue.hit, key, 3, 2)
+
+    def _lost_then_canceled(self, harm: Harm, chance: Random) -> None:
+        """The stream misses an execution of an order; later it tells the next one, and at once that it was canceled."""
+        if (key := self.venue.resting(6)) is None:
+            return
+
+        def go_on() -> None:
+            self.venue.hit(key, 3)
+            self.venue.cancel(key)
+
+        self._unhear(1.0)
+        self.venue.hit(key, 3)
+        self.loop.outside(6.0 + harm.seconds, go_on)
+
+    def _trade_before_frame(self, harm: Harm, chance: Random) -> None:
+        """A walk reads an execution before its frame comes, which later ones overtake, so that it comes alone."""
+        if not self.venue.live() or (key := self.venue.resting(3)) is None:
+            return
+        self.venue.overtaken_s = self.scenario.settings.rest_lag_s + 3.0
+        self.venue.hit(key, 3)
+        self.venue.overtaken_s = 0.0
+        walk = self.database.ask(lambda conn: asked_for_walk(conn, self.account, self.venue, START_MS))
+        self._asked.append(self.loop.create_task(walk))
+
+    def _unhear(self, for_s: float) -> None:
+        """No socket is up for so long."""
+        _cut_all(self.venue.live())
+        self.venue.refused_until_s = max(self.venue.refused_until_s, self.loop.time() + for_s)
+
     def _begin_anew(self, harm: Harm, chance: Random) -> None:
         """Where no trades are offered nobody knows whether a late fill is part of an order that was over long ago."""
         if not self.scenario.dialect.trades:
@@ -703,8 +751,9 @@ class World:
             self._clean.add(key)
         if event.fill is None or event.order.status == "FILLED" or self.scenario.dialect.trades:
             return True
-        # An amendment makes the market go another way than it was foreseen, and so do ids that begin anew.
-        foreseen = not self.scenario.kinds & {"amend", "begin_anew"} and key not in self.twins
+        # An amendment makes the market go another way than it was foreseen, and so do other actions from outside.
+        moves = {"amend", "begin_anew", "twin_in_lag", "lost_then_canceled", "trade_before_frame"}
+        foreseen = not self.scenario.kinds & moves and key not in self.twins
         return self.scenario.doubles_fills and key in self._clean and foreseen
 
     def _stream(self, name: str) -> Random:

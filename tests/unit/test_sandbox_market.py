@@ -140,6 +140,18 @@ def test_two_fills_of_one_order_can_agree_in_all_ten_fields_of_the_documented_st
     assert max(full.values()) == 1, "trade and execution ids tell twins apart in the full dialect"
 
 
+def test_the_order_that_is_named_is_canceled_and_what_it_reserved_is_free_again() -> None:
+    market = Market(3)
+    while not market.books.open_orders():
+        market.step(START_MS)
+    order = market.books.open_orders()[0]
+    events = market.cancel(order, START_MS + 1)
+    (report,) = [event for event in events if isinstance(event, Report)]
+    assert (report.order.key, report.order.status, report.at_ms) == (order.key, "CANCELED", START_MS + 1)
+    assert order.key not in {one.key for one in market.books.open_orders()}
+    assert len(events) == 2, "the cancel, and the position in which its money is free"
+
+
 def test_a_self_trade_puts_one_trade_id_on_two_own_orders() -> None:
     _, events = traded()
     orders_of_trade: dict[tuple[str, int], set[int]] = {}
