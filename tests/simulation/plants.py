@@ -30,6 +30,7 @@ from ledger.reconcile.checker import OrderChecker
 from ledger.reconcile.course import Course, PageSize
 from ledger.reconcile.plan import Walk
 from ledger.reconcile.runner import Reconciler
+from ledger.sandbox.dialects import DIALECTS
 from ledger.stream import consumer
 from ledger.stream.consumer import Consumer
 from ledger.stream.lease import ListenKeyLease
@@ -43,6 +44,7 @@ from ledger.wire.offset import Offset, Reading
 from ledger.wire.socket import Connection
 from ledger.wire.tip import Tip
 from tests.simulation.database import Server
+from tests.simulation.scenario import choose
 
 Patch = Callable[[], AbstractContextManager[Any]]
 
@@ -60,6 +62,13 @@ class Plant:
     python: Patch | None = None
     needs: str | None = None
     """The kind of harm that reaches it, which its seeds get in any case."""
+    dialects: tuple[str, ...] = ()
+    """Those in which it can show; none named: in any."""
+
+    def reaches(self, seed: int) -> bool:
+        """Whether this seed has the harm that it needs, and a dialect in which it can show."""
+        story = choose(seed, self.needs)
+        return self.needs in {None, *story.kinds} and story.dialect.name in (self.dialects or DIALECTS)
 
 
 @contextmanager
@@ -395,6 +404,7 @@ def _errors_are_content() -> Iterator[None]:
         yield
 
 
+TRADELESS = tuple(name for name, dialect in DIALECTS.items() if not dialect.trades)
 _ALONE = "v_alone boolean :="
 _CONFIRMED = "CASE WHEN u.trade_id IS NULL AND u.ordinal > 1 THEN 'provisional' ELSE 'confirmed' END"
 _MERGED = "o.symbol = coalesce(f.symbol, s.symbol) AND "
@@ -408,9 +418,24 @@ PLANTS = {
         Plant("ordinal dropped", python=_attribute(SessionMemory, "ordinal", lambda *_, **__: 1)),
         Plant("ordinal over all sessions", python=_one_memory),
         Plant("two sockets share a session", python=_one_session),
-        Plant("provisional fills count at once", ("apply", _CONFIRMED, "'confirmed'")),
-        Plant("a twin that comes alone counts at once", ("land_alone", "p_fill.ordinal > 1", "false")),
-        Plant("a frame that comes alone claims no trade", ("land_alone", "f.trade_id IS NOT NULL", "false")),
+        Plant(
+            "provisional fills count at once",
+            ("apply", _CONFIRMED, "'confirmed'"),
+            needs="double",
+            dialects=TRADELESS,
+        ),
+        Plant(
+            "a twin that comes alone counts at once",
+            ("land_alone", "p_fill.ordinal > 1", "false"),
+            needs="double",
+            dialects=TRADELESS,
+        ),
+        Plant(
+            "a frame that comes alone claims no trade",
+            ("land_alone", "f.trade_id IS NOT NULL", "false"),
+            needs="trade_before_frame",
+            dialects=("mixed",),
+        ),
         Plant(
             "a resent batch is new",
             ("apply", "IF v_frame_no = p_frame_no AND last_seq - first_seq + 1 >= v_frames THEN", "IF false THEN"),
@@ -421,7 +446,7 @@ PLANTS = {
         # merging
         Plant("last arrival wins balances", ("apply", f"WHERE {_NEWEST}", "WHERE true")),
         Plant("a snapshot overwrites newer", ("bring_snapshot", "v_ms IS NOT NULL AND v_ms > s.as_of_ms", "true")),
-        Plant("an absent asset is not zeroed", ("bring_snapshot", "FULL JOIN", "LEFT JOIN")),
+        Plant("an absent asset is not zeroed", ("bring_snapshot", "FULL JOIN", "LEFT JOIN"), needs="coin_unheard"),
         Plant(
             "the last status wins",
             ("apply", "o.account IS NULL OR coalesce(\n                       f.top >", "true OR coalesce(\n f.top >"),
@@ -448,6 +473,8 @@ PLANTS = {
             "settled before REST knows",
             ("apply", "o.updated_ms > v_venue_ms[(s ->> 'frame')::integer] - p_lag_ms", "false"),
             _lag_ignored,
+            needs="twin_in_lag",
+            dialects=TRADELESS,
         ),
         Plant(
             "orders that lost fills are not asked again",
@@ -456,6 +483,8 @@ PLANTS = {
                 "'missing_fills', o.updated_ms FROM ledger.orders o\n        WHERE o.account = p_account AND",
                 "'missing_fills', o.updated_ms FROM ledger.orders o\n        WHERE false AND o.account = p_account AND",
             ),
+            needs="lost_then_canceled",
+            dialects=TRADELESS,
         ),
         Plant("order checks are forgotten at a restart", python=_checks_forgotten),
         Plant("a rejected order is expected of REST", python=_attribute(order_rules, "agrees", _is_archived)),

@@ -153,6 +153,36 @@ def test_a_planted_mistake_is_caught_and_gone_afterwards(crew: Crew) -> None:
     assert healthy.failure is None
 
 
+def test_a_snapshot_that_trails_and_counts_at_once_is_found_in_the_history_of_balances(crew: Crew) -> None:
+    (broken,) = crew.outcomes([Job(2, plant="one look is enough", needs="rest_lag")])
+    assert broken.failure is not None
+    assert broken.failure.invariant == "every balance was the venue's at the time it is recorded for"
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed"), [("coin_unheard", 1), ("twin_in_lag", 1), ("lost_then_canceled", 2), ("trade_before_frame", 7)]
+)
+def test_a_story_that_must_be_asked_for_is_told_and_everything_holds(crew: Crew, kind: str, seed: int) -> None:
+    (healthy,) = crew.outcomes([Job(seed, needs=kind)])
+    assert healthy.failure is None
+    assert healthy.harm[kind] == 2
+
+
+def test_a_plant_is_tried_in_the_seeds_alone_that_can_show_it() -> None:
+    plant = Plant("late twin", needs="twin_in_lag", dialects=("documented",))
+    stories = [choose(seed, plant.needs) for seed in range(100) if plant.reaches(seed)]
+    assert len(stories) > 5
+    assert {story.dialect.name for story in stories} == {"documented"}
+    assert all("twin_in_lag" in story.kinds for story in stories)
+
+
+def test_what_a_seed_tells_is_not_changed_by_harm_that_must_be_asked_for() -> None:
+    asked_for = {"coin_unheard", "twin_in_lag", "lost_then_canceled", "trade_before_frame"}
+    assert not any(choose(seed).kinds & asked_for for seed in range(500))
+    silent = {"lose_frames", "deafen"}
+    assert all(story.loses_silently for seed in range(500) if (story := choose(seed, "lose_frames")).kinds & silent)
+
+
 def test_a_plant_that_does_not_fit_the_program_is_an_error(crew: Crew) -> None:
     gone = Plant("gone", sql=("apply", "text that apply never had", ""))
     assert crew.bench is not None
