@@ -26,7 +26,7 @@ import typer
 from ledger import __version__, advice, app, config, demo, doctor, files, health, log, output, urls, verify
 from ledger.config import Settings
 from ledger.db import accounts, decisions, explain, quarantine, reads
-from ledger.db.decisions import Decision, Meaning
+from ledger.db.decisions import Decision, Meaning, MeaningDoesNotFit
 from ledger.errors import CannotWrite, ConfigError, LedgerError, NoLedger, ReaderGone, VenueError
 from ledger.escapes import escaped
 from ledger.export.csv_files import FORMATS
@@ -692,7 +692,8 @@ def discrepancy_resolve(
     try:
         finish(work)
     except ValueError as error:
-        raise typer.BadParameter(escaped(str(error)), param_hint="ID") from None
+        blamed = "--as" if isinstance(error, MeaningDoesNotFit) else "ID"
+        raise typer.BadParameter(escaped(str(error)), param_hint=blamed) from None
     (decision,) = done
     booked = f", booked as a {meaning} of {decision.amount} {decision.subject}" if decision.is_booked else ""
     if meaning == "accepted":
@@ -718,7 +719,8 @@ def print_quarantined(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         received = f"received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC"
         tried = "once" if row["tries"] == 1 else f"{row['tries']} times"
-        output.line(f"{row['account']} {row['seq']}  {row['source']} {row['kind']}  {received}, tried {tried}")
+        about = " ".join((row["source"], row["kind"], *filter(None, [row["symbol"]])))
+        output.line(f"{row['account']} {row['seq']}  {about}  {received}, tried {tried}")
         output.line(f"    {row['problem']}")
     if rows:
         output.line("after an upgrade: sdx-ledger quarantine retry; to leave one out: see sdx-ledger discrepancy list")

@@ -205,8 +205,9 @@ ORDER BY d.discrepancy_id;
 
 -- check nothing_is_quarantined: What every kept frame and answer says is in the rows, or a person accepted that it is not.
 SELECT 'journal row ' || i.seq AS key,
-       format('%s %s, %s', i.source, i.kind, coalesce(format('tried %s times: %s', q.tries, q.problem),
-                                                      'not listed: ' || i.problem)) AS found, i.seq
+       format('%s %s, %s', i.source, i.kind,
+              coalesce(format('tried %s: %s', CASE q.tries WHEN 1 THEN 'once' ELSE q.tries || ' times' END, q.problem),
+                       'not listed: ' || i.problem)) AS found, i.seq
 FROM ledger.inbox i LEFT JOIN ledger.quarantine q ON q.account = i.account AND q.seq = i.seq
 WHERE i.account = $1 AND i.problem LIKE 'refused by the database%' AND i.kind <> 'note' AND q.applied_seq IS NULL
   AND NOT EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = i.account AND d.kind = 'quarantined'

@@ -25,6 +25,10 @@ _CREDITS = frozenset({"deposit", "airdrop"})
 _DEBITS = frozenset({"withdrawal", "fee"})
 
 
+class MeaningDoesNotFit(ValueError):
+    """The meaning a person chose contradicts the discrepancy; the text is one sentence that says which would not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What a person decided. ``amount`` is signed as the balance moved, ``at_ms`` the venue's clock.

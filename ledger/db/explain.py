@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from ledger.db import apply, decisions
 from ledger.db.apply import Entry
-from ledger.db.decisions import UNEXPLAINED, Decision, Meaning
+from ledger.db.decisions import UNEXPLAINED, Decision, Meaning, MeaningDoesNotFit
 from ledger.db.rows import lay
 from ledger.facts.identity import SessionMemory
 from ledger.facts.types import Doubt, Exact, Fact, Resolution
@@ -209,7 +209,7 @@ async def decide(
     """Settle a discrepancy as a person says: one journal row, the transfer it means, the resolution.
 
     ``now_ms``: this machine's clock. Raises ValueError with one sentence where that cannot be: there is no such
-    discrepancy, it is settled already, or the amount contradicts ``meaning``.
+    discrepancy, it is settled already, or (MeaningDoesNotFit) it contradicts ``meaning``.
     """
     async with conn.transaction():
         # Under the account's lock, so that nobody settles it in between.
@@ -231,7 +231,7 @@ async def decide(
         decision = Decision(discrepancy_id, row["kind"], row["subject"], meaning, amount, row["at_ms"], note, user)
         problem = decisions.problem(decision)
         if problem is not None:
-            raise ValueError(problem)
+            raise MeaningDoesNotFit(problem)
         raw = decisions.encode(decision)
         entry = Entry(1, now_ms, decisions.KIND, None, raw, None, lay(decisions.facts(decision)))
         await apply.apply(conn, apply.build(account, uuid4(), "operator", [entry], SessionMemory()))

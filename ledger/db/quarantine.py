@@ -108,12 +108,13 @@ async def waiting(conn: Any, account: str | None, *, after: tuple[str, int] = ("
 
 
 async def listed(conn: Any, account: str | None, *, at_most: int) -> list[dict[str, Any]]:
-    """What is quarantined, of one account or of all, the newest first."""
+    """What is quarantined, of one account or of all, the newest first; ``symbol`` is None where it is about several."""
     return [
         dict(row)
         for row in await conn.fetch(
-            "SELECT * FROM ledger_v1.quarantine WHERE ($1::text IS NULL OR account = $1)"
-            " ORDER BY account, seq DESC LIMIT $2",
+            "SELECT q.*, d.symbol FROM ledger_v1.quarantine q LEFT JOIN ledger_v1.discrepancies d"
+            " ON d.account = q.account AND d.kind = 'quarantined' AND d.evidence_seq = q.seq"
+            " WHERE ($1::text IS NULL OR q.account = $1) ORDER BY q.account, q.seq DESC LIMIT $2",
             account,
             at_most,
         )

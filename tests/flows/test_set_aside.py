@@ -53,13 +53,14 @@ async def test_what_is_quarantined_is_listed_tried_again_and_gone(database_url: 
 
         code, listed = await said(play, "quarantine", "list")
         assert code == 0
-        assert "stream executionReport" in listed
+        assert "stream executionReport BTCUSDT" in listed
         assert "tried once" in listed
         assert "fills_amounts_are_real" in listed
         assert "sdx-ledger quarantine retry" in listed
         code, verdict = await said(play, "verify", "--strict")
         assert code == 1
         assert "nothing_is_quarantined" in verdict
+        assert "stream executionReport, tried once: " in verdict
         code, found = await said(play, "discrepancy", "list")
         assert "quarantined journal row" in found
         assert "--as accepted" in found
@@ -93,6 +94,7 @@ async def test_a_market_the_venue_will_never_tell_of_can_be_accepted(database_ur
         resolve: Any = ("discrepancy", "resolve", str(number), "--note", "delisted in 2019", "--as")
         code, why = await said(play, *resolve, "deposit")
         assert code == 2
+        assert "Invalid value for --as: " in why
         assert "only --as other or --as accepted settles it" in why.replace("│ │ ", "")
         assert await said(play, *resolve, "accepted") == (
             0,
@@ -101,4 +103,5 @@ async def test_a_market_the_venue_will_never_tell_of_can_be_accepted(database_ur
         assert await play.comes(COVERED), "coverage need not wait for it any more"
         code, again = await said(play, *resolve, "accepted")
         assert code == 2
+        assert "Invalid value for ID: " in again
         assert "delisted in 2019" in again
