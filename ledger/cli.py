@@ -75,7 +75,7 @@ account_cli = typer.Typer(
 )
 cli.add_typer(account_cli, name="account")
 deploy_cli = typer.Typer(
-    help="What a service needs beside the program: print a unit, the settings.", no_args_is_help=True
+    help="What a service needs beside the program: print a unit, its account, the settings.", no_args_is_help=True
 )
 cli.add_typer(deploy_cli, name="deploy")
 
@@ -808,6 +808,12 @@ def user_name() -> str:
 def deploy_unit() -> None:
     """Print a systemd unit, to be edited: sdx-ledger deploy unit > /etc/systemd/system/sdx-ledger.service"""
     output.own_file(files.deployed("unit"))
+
+
+@deploy_cli.command("sysusers")
+def deploy_sysusers() -> None:
+    """Print the account that the unit runs as: sdx-ledger deploy sysusers > /etc/sysusers.d/sdx-ledger.conf"""
+    output.own_file(files.deployed("sysusers"))
 
 
 @deploy_cli.command("env")

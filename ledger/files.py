@@ -20,6 +20,7 @@ def migrations() -> Path:
 
 DEPLOYED = {
     "unit": ("deploy/sdx-ledger.service", "deploy/sdx-ledger.service"),
+    "sysusers": ("deploy/sdx-ledger.sysusers", "deploy/sdx-ledger.sysusers"),
     "env": ("deploy/env.example", ".env.example"),
 }
 

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ledger.errors import DatabaseError
+from ledger.errors import ConfigError, DatabaseError
 
 OLDEST_MAJOR = 15
 OWN_ACCOUNT = "sdx-ledger"
@@ -68,9 +68,9 @@ def server_user(cluster: Path) -> tuple[int, int] | None:
         try:
             pwd.getpwuid(os.geteuid())
         except KeyError:
-            raise DatabaseError(
-                f"user id {os.geteuid()} has no entry in /etc/passwd, which PostgreSQL needs; add one, or set "
-                "SDX_DATABASE_URL to a running server"
+            raise ConfigError(
+                f"user id {os.geteuid()} has no entry in /etc/passwd, which PostgreSQL needs; add one (a systemd unit "
+                "with DynamicUser=yes needs libnss-systemd for it), or set SDX_DATABASE_URL to a running server"
             ) from None
         return None
     if sys.platform != "linux":

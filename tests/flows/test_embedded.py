@@ -451,4 +451,4 @@ def test_a_user_id_without_a_name_gets_one_sentence(open_folder: Path) -> None:
 
     shown = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **as_user(64321))  # type: ignore[call-overload]
 
-    assert "DatabaseError: user id 64321 has no entry in /etc/passwd" in shown.stderr
+    assert "ConfigError: user id 64321 has no entry in /etc/passwd" in shown.stderr

@@ -162,9 +162,11 @@ async def test_it_runs_in_a_folder_that_has_packages_of_the_same_names(
 
 def test_it_prints_the_unit_and_the_settings_of_the_repository(installed: Path, tmp_path: Path) -> None:
     unit = run(installed / "sdx-ledger", "deploy", "unit", cwd=tmp_path)
+    account = run(installed / "sdx-ledger", "deploy", "sysusers", cwd=tmp_path)
     env = run(installed / "sdx-ledger", "deploy", "env", cwd=tmp_path)
 
     assert (unit.returncode, unit.stdout) == (0, (ROOT / "deploy" / "sdx-ledger.service").read_text())
+    assert (account.returncode, account.stdout) == (0, (ROOT / "deploy" / "sdx-ledger.sysusers").read_text())
     assert (env.returncode, env.stdout) == (0, (ROOT / ".env.example").read_text())
 
 

@@ -14,7 +14,8 @@ from ledger import config
 
 ROOT = Path(config.__file__).parents[1]
 LOCKS = ["requirements.lock", "requirements-dev.lock"]
-SCRIPTS = ["scripts/bootstrap", "scripts/check", "scripts/demo", "scripts/lock", "scripts/test", ".ci/run"]
+NAMES = ("bootstrap", "check", "demo", "install-service", "lock", "test")
+SCRIPTS = [*(f"scripts/{name}" for name in NAMES), ".ci/run"]
 
 
 def locked(name: str) -> dict[str, str]:
