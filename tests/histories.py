@@ -40,6 +40,12 @@ async def known(conn: Any, account: str = ACCOUNT) -> str:
     return account
 
 
+async def read_over_rest(conn: Any, *symbols: str, account: str = ACCOUNT) -> None:
+    """As if these markets had been walked when there was no order in them."""
+    sql = "INSERT INTO ledger.coverage (account, symbol) SELECT $1, unnest($2::text[])"
+    await conn.execute(sql, account, list(symbols))
+
+
 async def due_orders(conn: Any, reason: str, now_ms: int, *, account: str = ACCOUNT) -> list[tuple[str, int]]:
     """The orders that are to be asked for at that moment (venue clock) for that reason, REST trailing by nothing."""
     await order_checks.find(conn, account, lag_ms=0)

@@ -57,6 +57,23 @@ LANGUAGE sql STABLE AS $$
     WHERE s.account = p_account AND s.symbol = '*'
 $$;
 
+-- Markets that orders name and that were never read over REST: what happened there before is not known. Of one whose history
+-- the venue refuses, or cannot be made to give, a discrepancy says how far it is known. One index probe per market.
+CREATE OR REPLACE FUNCTION ledger.unread_markets(p_account text) RETURNS SETOF text
+LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE s AS (
+        (SELECT o.symbol FROM ledger.orders o WHERE o.account = p_account ORDER BY o.symbol LIMIT 1)
+        UNION ALL
+        SELECT (SELECT o.symbol FROM ledger.orders o WHERE o.account = p_account AND o.symbol > s.symbol
+                ORDER BY o.symbol LIMIT 1) FROM s WHERE s.symbol IS NOT NULL
+    )
+    SELECT s.symbol FROM s
+    WHERE s.symbol IS NOT NULL
+      AND NOT EXISTS (SELECT FROM ledger.coverage c WHERE c.account = p_account AND c.symbol = s.symbol)
+      AND NOT EXISTS (SELECT FROM ledger.discrepancies d WHERE d.account = p_account AND d.symbol = s.symbol
+                      AND d.kind IN ('symbol_refused', 'history_unreachable') AND d.uncovered_from_ms IS NOT NULL)
+$$;
+
 -- The stream is up and everything before p_through_ms of the venue's clock has been written. Never moves back. What the
 -- database's own clock says when it moves on stands beside it, so that open_gap can tell a mark that ran ahead.
 CREATE OR REPLACE FUNCTION ledger.beat(p_account text, p_through_ms bigint) RETURNS void

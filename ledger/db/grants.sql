@@ -47,7 +47,7 @@ BEGIN
         END LOOP;
         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger_v1 TO sdx_reader;
         GRANT EXECUTE ON FUNCTION ledger.truth_at, ledger.row_digest, ledger.chain, ledger.broken_chain,
-            ledger.gapless_through_ms, ledger.status_is_known, ledger.unit_price, ledger.clock TO sdx_reader;
+            ledger.gapless_through_ms, ledger.unread_markets, ledger.status_is_known, ledger.unit_price, ledger.clock TO sdx_reader;
     END IF;
 END
 $$;

@@ -177,6 +177,12 @@ async def symbols(conn: Any, account: str) -> list[str]:
     return [row["symbol"] for row in rows]
 
 
+async def unread_markets(conn: Any, account: str) -> list[str]:
+    """Markets that orders name and that were never read over REST: coverage of all markets waits for them."""
+    rows = await conn.fetch("SELECT * FROM ledger.unread_markets($1) AS symbol", account)
+    return [row["symbol"] for row in rows]
+
+
 async def active_symbols(conn: Any, account: str, *, since_seq: int) -> list[str]:
     """Symbols whose orders changed after ``since_seq``, and those of a report that named nothing else that can be
     read."""

@@ -166,10 +166,13 @@ CROSS JOIN LATERAL (
     -- Never past a hole: the oldest open gap ends what is known; one from the beginning leaves nothing known. A market
     -- that was walked over a gap has no hole there any more, though the gap waits for the others.
     -- Nor past what was set aside, refused or could not be read: an open discrepancy that says so ends its market, and *.
+    -- Of a market that only the stream named so far nothing older is known, so of every market together neither.
     SELECT nullif(least(k.through_ms, CASE WHEN k.through_ms IS NOT NULL THEN (
                SELECT min(d.uncovered_from_ms) FROM ledger.discrepancies d
                WHERE d.account = c.account AND d.resolved_at IS NULL AND d.uncovered_from_ms IS NOT NULL
-                 AND (c.symbol = '*' OR d.symbol IS NULL OR d.symbol = c.symbol)) END), 0) AS through_ms
+                 AND (c.symbol = '*' OR d.symbol IS NULL OR d.symbol = c.symbol)) END,
+               CASE WHEN c.symbol = '*' AND k.through_ms IS NOT NULL
+                         AND EXISTS (SELECT FROM ledger.unread_markets(c.account)) THEN 0 END), 0) AS through_ms
     FROM (SELECT ledger.gapless_through_ms(c.account, c.walked_gap) AS through_ms) k
 ) t;
 COMMENT ON VIEW ledger_v1.coverage IS 'Up to which instant everything is known.';
@@ -177,7 +180,7 @@ COMMENT ON COLUMN ledger_v1.coverage.account IS 'account';
 COMMENT ON COLUMN ledger_v1.coverage.symbol IS 'market, or * for every market, by live time';
 COMMENT ON COLUMN ledger_v1.coverage.complete_from_ms IS 'start of what is known, ms since 1970 UTC; null: the beginning';
 COMMENT ON COLUMN ledger_v1.coverage.complete_through IS 'end of what is known, UTC; null: nothing yet';
-COMMENT ON COLUMN ledger_v1.coverage.complete_through_ms IS 'end of what is known, ms since 1970 UTC; null: nothing yet';
+COMMENT ON COLUMN ledger_v1.coverage.complete_through_ms IS 'end of what is known, ms since 1970 UTC; null: nothing yet, of * also while a market has a row and was never read';
 COMMENT ON COLUMN ledger_v1.coverage.live IS 'whether the stream is up now';
 
 CREATE OR REPLACE VIEW ledger_v1.discrepancies WITH (security_invoker = true) AS

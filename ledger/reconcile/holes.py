@@ -72,6 +72,8 @@ class Holes:
         self._markets: list[RefusedMarket] = []
         self._due: frozenset[str] = frozenset()
         self._listed: frozenset[str] = frozenset()
+        self._unread: dict[str, tuple[int, int]] = {}
+        """Markets that were never read, each with how often it was asked for and when it is again (venue clock, ms)."""
         self._questions: list[Waiting] | None = None
 
     async def load(self, gap_from_ms: int | None) -> tuple[dict[str, int], frozenset[str]]:
@@ -97,15 +99,29 @@ class Holes:
         )
 
     async def due(self) -> tuple[str, ...]:
-        """Markets to ask for again now."""
+        """Markets to ask for now: refused ones again, and those that the stream has only just named."""
         if not self._asked_once:
             return ()
         now_s = self._clock.monotonic_s()
+        unread: set[str] = set()
         if self._looked_s is None or now_s - self._looked_s >= NEWS_EVERY_S:
             self._looked_s = now_s
             self._markets = await self._writer.run(lambda conn: table.markets(conn, self._account))
             self._due = frozenset(await self._find_due())
-        return tuple(sorted(self._due))
+            unread = await self._find_unread()
+        return tuple(sorted(self._due | unread))
+
+    async def _find_unread(self) -> set[str]:
+        """Each is due at once, and should a walk not read it through, with growing pauses."""
+        now_ms = self._clock.venue_now_ms()
+        names = await self._writer.run(lambda conn: reads.unread_markets(conn, self._account))
+        before = {name: self._unread.get(name, (0, now_ms)) for name in names}
+        due = {name for name, (_, due_ms) in before.items() if due_ms <= now_ms}
+        self._unread = {
+            name: (tries + 1, now_ms + refusals.pause_ms(tries + 1)) if name in due else (tries, due_ms)
+            for name, (tries, due_ms) in before.items()
+        }
+        return due
 
     async def _find_due(self) -> set[str]:
         now_ms = self._clock.venue_now_ms()

@@ -8,13 +8,28 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from ledger.db import coverage
+from ledger.db import coverage, reads
+from ledger.db.apply import WalkStep
 from ledger.db.coverage import Gap
 from ledger.errors import ConfigError
 from ledger.facts.types import Doubt, Exact, Fill, Order, Resolution
-from tests.histories import ACCOUNT, T_MS, Session, column, fill, known, order, rest, rows, trade
+from tests.histories import (
+    ACCOUNT,
+    SYMBOL,
+    T_MS,
+    Session,
+    column,
+    fill,
+    known,
+    order,
+    read_over_rest,
+    rest,
+    rows,
+    trade,
+)
 from tests.patience import stretched
 
+COVERED = "SELECT symbol, complete_through_ms - $1 FROM ledger_v1.coverage ORDER BY symbol"
 THROUGH = "SELECT complete_through_ms - $1, live FROM ledger_v1.coverage WHERE symbol = '*'"
 
 
@@ -143,8 +158,33 @@ async def test_a_gap_opened_while_no_stream_is_up_does_not_make_it_live(conn: An
 
 async def test_a_batch_of_frames_beats_too(conn: Any) -> None:
     await running_since_the_beginning(conn)
+    await read_over_rest(conn, SYMBOL)
     await Session().tell(conn, order("NEW"), through_ms=T_MS + 3000)
     assert await through(conn) == (3000, True)
+
+
+async def test_of_all_markets_nothing_is_claimed_while_one_that_the_stream_named_was_never_read(conn: Any) -> None:
+    """It may have had orders before anybody named it."""
+    await running_since_the_beginning(conn)
+    await read_over_rest(conn, "ETHUSDT")
+    await Session().tell(conn, order("NEW"), through_ms=T_MS + 3000)
+    assert await reads.unread_markets(conn, ACCOUNT) == [SYMBOL]
+    assert await rows(conn, COVERED, T_MS) == [("*", None), ("ETHUSDT", 3000)]
+
+    read = WalkStep(None, SYMBOL, "allOrders", 0, None, T_MS + 3000, True, 1, covers=0)
+    await rest().tell(conn, order("NEW"), walk=read)
+    assert await reads.unread_markets(conn, ACCOUNT) == []
+    assert await rows(conn, COVERED, T_MS) == [("*", 3000), (SYMBOL, 3000), ("ETHUSDT", 3000)]
+
+
+@pytest.mark.parametrize("kind", ["symbol_refused", "history_unreachable"])
+async def test_a_market_whose_history_is_refused_is_known_as_far_as_its_discrepancy_says(conn: Any, kind: str) -> None:
+    await running_since_the_beginning(conn)
+    await Session().tell(conn, order("NEW"), through_ms=T_MS + 3000)
+    await rest().tell(conn, Doubt(kind, SYMBOL, None, "no", symbol=SYMBOL, uncovered_from_ms=T_MS - 10))
+    assert await rows(conn, COVERED, T_MS) == [("*", -10)]
+    await rest().tell(conn, Resolution(1, "accepted, says ada: too old to matter"))
+    assert await rows(conn, COVERED, T_MS) == [("*", 3000)]
 
 
 async def test_closing_twice_is_told_and_harmless(conn: Any) -> None:

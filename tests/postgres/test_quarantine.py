@@ -16,7 +16,7 @@ from ledger.stream import consumer
 from ledger.venue import requests
 from ledger.wire import schema
 from ledger.wire.postgres import is_refusal, refusal, sqlstate_of
-from tests.histories import ACCOUNT, T_MS, Socket, Walker, known, rows
+from tests.histories import ACCOUNT, T_MS, Socket, Walker, known, read_over_rest, rows
 from tests.postgres.test_replay import differences, frame, position, replayed
 
 NARROW = """
@@ -49,6 +49,7 @@ async def live(conn: Any) -> Any:
     await known(conn)
     gap = await coverage.open_gap(conn, ACCOUNT, cause="start", until_ms=T_MS - 1000)
     await coverage.close_gap(conn, ACCOUNT, gap.gap_id, complete_from_ms=None)
+    await read_over_rest(conn, "BTCUSDT", "ETHUSDT")
     await conn.execute("SELECT ledger.beat($1, $2)", ACCOUNT, LIVE_MS)
     assert await conn.fetchval(THROUGH) == LIVE_MS
     return conn

@@ -13,7 +13,7 @@ from ledger.db.apply import WalkStep
 from ledger.facts.types import Exact, Fill, Order
 from ledger.stream.consumer import read, understand
 from ledger.wire.socket import Received
-from tests.histories import ACCOUNT, T_MS, Socket, doubts, known, order, rest, rows, trade
+from tests.histories import ACCOUNT, T_MS, Socket, doubts, known, order, read_over_rest, rest, rows, trade
 from tests.samples import ten_fields
 
 MARKET = "ZECUSDT"
@@ -48,6 +48,7 @@ async def live(conn: Any) -> Socket:
     await known(conn)
     gap = await coverage.open_gap(conn, ACCOUNT, cause="start", until_ms=T_MS - 10_000)
     await coverage.close_gap(conn, ACCOUNT, gap.gap_id, complete_from_ms=None)
+    await read_over_rest(conn, MARKET, "BTCUSDT")
     return Socket()
 
 

@@ -282,6 +282,7 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
         spans = (covered[name] for name in (symbol, "*") if name in covered)
         return any(from_ms <= at_ms <= through_ms for from_ms, through_ms in spans)
 
+    named = {symbol for symbol, _ in orders}
     executed: dict[tuple[str, int], Any] = {}
     for fill in world.venue.books.fills.values():
         if claimed(fill.symbol, fill.time_ms):
@@ -292,8 +293,8 @@ async def _uncovered(conn: Any, world: World, orders: dict[tuple[str, int], Any]
     for key, other in world.venue.books.orders.items():
         if not claimed(key[0], other.created_ms) or world.venue.rest.hidden(other, world.venue.now_ms()) is not None:
             continue
-        if key[0] in world.listed_late - covered.keys():
-            continue  # what nothing names is no market, and one that is only just named is read at the next pass
+        if key[0] in world.listed_late - named:
+            continue  # what nothing names is no market
         through_ms = max(covered[name][1] for name in (key[0], "*") if name in covered)
         mine = orders.get(key)
         if mine is None or _is_former(world, key, mine):
