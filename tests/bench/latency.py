@@ -22,8 +22,9 @@ from typing import Any
 from ledger.wire import loopback
 from tests.bench import reference, server
 from tests.bench.figures import Figure, Goal, Spread, percentile
-from tests.bench.traffic import FILLS_PER_ORDER, FRAMES_PER_ORDER
+from tests.bench.traffic import FILLS_PER_ORDER, FRAMES_PER_ORDER, SYMBOLS
 from tests.flows.processes import ROOT, Program, bench, until
+from tests.histories import read_over_rest
 
 SUITE = "latency"
 RATES = (50, 500, 2_000, 8_000, 20_000)
@@ -91,6 +92,7 @@ async def serving(folder: Path, address: str, url: str) -> AsyncIterator[tuple[P
         with bench(folder, settings) as programs:
             service = programs.start("run")
             await service.says("gap closed")
+            await read_over_rest(listener, *SYMBOLS)  # or each is read as soon as a frame names it
             await listener.add_listener("ledger_changed", lambda *told: commits.append(_noted(told[3])))
             yield service, commits
             assert await service.stopped() == 0, service.err[-2000:]

@@ -79,6 +79,7 @@ COMMANDS = {
     ("deploy",): "What a service needs",
     ("deploy", "unit"): "Print a systemd unit",
     ("deploy", "env"): "Print every setting",
+    ("deploy", "sysusers"): "Print the account",
     ("db",): "The database",
     ("quarantine",): "kept without their facts",
     ("quarantine", "list"): "the newest first",

@@ -501,11 +501,11 @@ async def test_transfers_and_the_journal_of_a_range(conn: Any) -> None:
 
 
 async def covered(conn: Any, *, through_ms: int, from_ms: int | None = None) -> None:
-    """As if the mirror had been live until then."""
+    """As if BTCUSDT had been read over REST, and the mirror live until then."""
     await conn.execute(
         "INSERT INTO ledger.coverage (account, symbol, complete_from_ms, live_through_ms, live)"
-        " VALUES ('main', '*', $1, $2, false) ON CONFLICT (account, symbol)"
-        " DO UPDATE SET complete_from_ms = $1, live_through_ms = $2",
+        " VALUES ('main', '*', $1, $2, false), ('main', 'BTCUSDT', $1, null, false) ON CONFLICT (account, symbol)"
+        " DO UPDATE SET complete_from_ms = excluded.complete_from_ms, live_through_ms = excluded.live_through_ms",
         from_ms,
         through_ms,
     )

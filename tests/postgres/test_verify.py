@@ -15,7 +15,20 @@ from ledger.facts.types import Doubt, Exact, Transfer
 from ledger.verify import SHOWN_MAX, Report, checks, verify
 from ledger.wire import heads
 from ledger.wire.heads import Head
-from tests.histories import ACCOUNT, ORDER_ID, SYMBOL, T_MS, Session, fill, held, known, order, rest, snapshot
+from tests.histories import (
+    ACCOUNT,
+    ORDER_ID,
+    SYMBOL,
+    T_MS,
+    Session,
+    fill,
+    held,
+    known,
+    order,
+    read_over_rest,
+    rest,
+    snapshot,
+)
 
 NOW_MS = T_MS + 10_000
 HOUR_MS = 3_600_000
@@ -32,6 +45,7 @@ async def told(conn: Any) -> Any:
     )
     await walk.tell(conn, order("NEW", 1, orig_qty="2", price="9"), question="GET /allOrders", gap_id=gap.gap_id)
     await close_gap(conn, ACCOUNT, gap.gap_id, complete_from_ms=None)
+    await read_over_rest(conn, SYMBOL)
     filled = order("FILLED", orig_qty="1", executed_qty="1", executed_quote="100", side="BUY", updated_ms=T_MS + 1)
     await stream.tell(conn, filled, fill(1, status="FILLED"))
     await stream.tell(conn, held("USDT", "899.9", at_ms=1), held("BTC", "2", at_ms=1))
@@ -150,7 +164,11 @@ BROKEN = [
         "UPDATE ledger.gaps SET closed_at = NULL, opened_at = '2024-06-01 23:59:00+00'",
         [("gap 1", None)],
     ),
-    ("coverage_is_honest", f"UPDATE ledger.coverage SET live_through_ms = {NOW_MS + HOUR_MS}", [("*", None)]),
+    (
+        "coverage_is_honest",
+        f"UPDATE ledger.coverage SET live_through_ms = {NOW_MS + HOUR_MS}",
+        [("*", None), (SYMBOL, None)],
+    ),
     (
         "coverage_ends_at_holes",
         DOUBT.format("rest_row") + f"; UPDATE ledger.discrepancies SET symbol = '{SYMBOL}'",

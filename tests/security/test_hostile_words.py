@@ -76,7 +76,7 @@ def discrepancies(word: str) -> None:
 
 
 def quarantined(word: str) -> None:
-    texts = dict.fromkeys(("account", "source", "kind", "problem", "sqlstate"), word)
+    texts = dict.fromkeys(("account", "source", "kind", "symbol", "problem", "sqlstate"), word)
     cli.print_quarantined([texts | {"seq": 1, "received_at": AT, "last_try_at": AT, "tries": 2}])
 
 

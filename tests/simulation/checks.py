@@ -182,9 +182,10 @@ async def _orders(conn: Any, world: World) -> dict[tuple[str, int], Any]:
 
 def _is_former(world: World, key: tuple[str, int], mine: Any) -> bool:
     """Whether the mirror has this order as it was before the ids of its market began anew."""
-    return key in world.venue.former.orders and (
-        key not in world.venue.books.orders or mine["updated_at"].timestamp() * 1000 < START_MS
-    )
+    if key not in world.venue.former.orders:
+        return False
+    updated_at = mine["updated_at"]
+    return key not in world.venue.books.orders or (updated_at is not None and updated_at.timestamp() * 1000 < START_MS)
 
 
 async def _anew(conn: Any, world: World, former: frozenset[tuple[str, int]]) -> list[str]:

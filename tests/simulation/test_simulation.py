@@ -146,8 +146,8 @@ def test_another_seed_is_another_story(crew: Crew) -> None:
 
 def test_a_planted_mistake_is_caught_and_gone_afterwards(crew: Crew) -> None:
     name = "key without the symbol"
-    (broken,) = crew.outcomes([Job(1, plant=name)])
-    (healthy,) = crew.outcomes([Job(1)])
+    (broken,) = crew.outcomes([Job(2, plant=name)])
+    (healthy,) = crew.outcomes([Job(2)])
     assert broken.failure is not None
     assert broken.failure.invariant == "the mirror equals the venue"
     assert healthy.failure is None
