@@ -104,7 +104,7 @@ async def verify(conn: Any, account: str, *, now_ms: int, head: Head | None, str
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         # Whole tables meet here; where statistics are missing the planner would try row by row.
         await conn.execute("SET LOCAL enable_nestloop = off")
-        head_seq = await conn.fetchval("SELECT head_seq FROM ledger.accounts WHERE account = $1", account)
+        head_seq = await conn.fetchval("SELECT head_seq FROM ledger_read.accounts WHERE account = $1", account)
         verdicts = [await _run(conn, one, account, now_ms) for one in checks() if strict or not one.strict]
         verdicts.append(await _head_is_kept(conn, account, head_seq, head))
         missing = await conn.fetchval("SELECT count(*) FROM ledger_v1.missing_executions WHERE account = $1", account)
@@ -203,7 +203,7 @@ async def against_venue(
 
 async def _questions(conn: Any, account: str) -> list[Request]:
     """The account, its open orders, and the newest page of orders and trades of every symbol known here."""
-    mode = await conn.fetchval("SELECT mode FROM ledger.venue_state WHERE account = $1", account)
+    mode = await conn.fetchval("SELECT mode FROM ledger_read.venue_state WHERE account = $1", account)
     asked = [requests.account(), requests.open_orders()]
     for symbol in await reads.symbols(conn, account):
         asked.append(requests.all_orders(symbol))
@@ -253,7 +253,7 @@ def _held(balance: tuple[Decimal, Decimal]) -> str:
 
 async def _open_orders(conn: Any, account: str, there: set[OrderKey]) -> Pairs:
     rows = await conn.fetch(
-        "SELECT symbol, order_id FROM ledger.orders WHERE account = $1 AND status_rank < 3", account
+        "SELECT symbol, order_id FROM ledger_read.orders WHERE account = $1 AND status_rank < 3", account
     )
     here = {(row["symbol"], row["order_id"]) for row in rows}
     only_here = [(_name(key), "open here, not open at the venue") for key in here - there]

@@ -15,8 +15,8 @@ async def accounts(conn: Any) -> list[dict[str, Any]]:
     rows = await conn.fetch(
         """
         SELECT a.account, a.rest_origin, a.created_at, a.head_seq AS journal_rows, l.host AS mirrored_by
-        FROM ledger.accounts a
-        LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > ledger.clock()
+        FROM ledger_read.accounts a
+        LEFT JOIN ledger_read.leases l ON l.account = a.account AND l.until_at > ledger.clock()
         ORDER BY a.account
         """
     )
@@ -25,7 +25,7 @@ async def accounts(conn: Any) -> list[dict[str, Any]]:
 
 async def named(conn: Any, name: str | None, *, said_by: str = "--account") -> list[str]:
     """The account of that name, or all. Raises ConfigError, naming what said it, when it is not mirrored here."""
-    rows = await conn.fetch("SELECT account FROM ledger.accounts ORDER BY account")
+    rows = await conn.fetch("SELECT account FROM ledger_read.accounts ORDER BY account")
     known = [row["account"] for row in rows]
     if name is None:
         return known

@@ -11,11 +11,14 @@ from importlib.resources import files
 
 SCHEMA = "ledger"
 CONTRACT = "ledger_v1"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+READ = "ledger_read"
+"""What the program's own commands read besides the contract, with the reader's rights."""
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0013")
 """Every version of the tables that this program knows, oldest first; it wants the newest."""
 NEWEST = REVISIONS[-1]
 
 FILES = (
+    "read.sql",
     "chain.sql",
     "coverage.sql",
     "leader.sql",
@@ -49,4 +52,4 @@ def _digest(body: str) -> str:
 
 
 INSTALLED_DIGEST = f"SELECT split_part(obj_description(to_regnamespace('{SCHEMA}'), 'pg_namespace'), ' ', 3) AS digest"
-CREATE_SCHEMAS = f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}; CREATE SCHEMA IF NOT EXISTS {CONTRACT};"
+CREATE_SCHEMAS = "".join(f"CREATE SCHEMA IF NOT EXISTS {name};" for name in (SCHEMA, CONTRACT, READ))

@@ -64,7 +64,7 @@ async def head(conn: Any, account: str, seq: int) -> tuple[int, str | None, str 
     row = await conn.fetchrow(
         """
         SELECT a.head_seq, encode(a.head_digest, 'hex') AS newest, encode(b.digest, 'hex') AS there
-        FROM ledger.accounts a LEFT JOIN ledger.batches b ON b.account = a.account AND b.last_seq = $2
+        FROM ledger_read.accounts a LEFT JOIN ledger_read.batches b ON b.account = a.account AND b.last_seq = $2
         WHERE a.account = $1
         """,
         account,
@@ -104,7 +104,7 @@ async def lost_row(conn: Any, account: str, seq: int, *, after_seq: int = 0) -> 
     """
     found: int | None = await conn.fetchval(
         """
-        SELECT max(i.seq) FROM ledger.inbox i
+        SELECT max(i.seq) FROM ledger_read.inbox i
         WHERE i.account = $1 AND i.seq > $4 AND i.source = 'operator' AND i.kind = $3
           AND $2 > (convert_from(i.raw, 'UTF8')::jsonb ->> 'found_seq')::bigint
           AND $2 <= (convert_from(i.raw, 'UTF8')::jsonb ->> 'lost_seq')::bigint
@@ -165,9 +165,9 @@ async def symbols(conn: Any, account: str) -> list[str]:
     rows = await conn.fetch(
         """
         WITH RECURSIVE s AS (
-            (SELECT symbol FROM ledger.orders WHERE account = $1 ORDER BY symbol LIMIT 1)
+            (SELECT symbol FROM ledger_read.orders WHERE account = $1 ORDER BY symbol LIMIT 1)
             UNION ALL
-            SELECT (SELECT o.symbol FROM ledger.orders o WHERE o.account = $1 AND o.symbol > s.symbol
+            SELECT (SELECT o.symbol FROM ledger_read.orders o WHERE o.account = $1 AND o.symbol > s.symbol
                     ORDER BY o.symbol LIMIT 1) FROM s WHERE s.symbol IS NOT NULL
         )
         SELECT symbol FROM s WHERE symbol IS NOT NULL
@@ -253,7 +253,7 @@ async def clock_ms(conn: Any) -> int:
 
 async def balances(conn: Any, account: str) -> dict[str, tuple[Decimal, Decimal]]:
     """asset -> (free, locked)"""
-    rows = await conn.fetch("SELECT asset, free, locked FROM ledger.balances WHERE account = $1", account)
+    rows = await conn.fetch("SELECT asset, free, locked FROM ledger_read.balances WHERE account = $1", account)
     return {row["asset"]: (row["free"], row["locked"]) for row in rows}
 
 
@@ -365,7 +365,7 @@ async def mode(conn: Any, account: str) -> str | None:
 async def blocked_until_ms(conn: Any, account: str) -> int | None:
     """Until when the venue asked for silence (this machine's clock, ms); None: never."""
     until: int | None = await conn.fetchval(
-        "SELECT blocked_until_ms FROM ledger.venue_state WHERE account = $1", account
+        "SELECT blocked_until_ms FROM ledger_read.venue_state WHERE account = $1", account
     )
     return until
 
@@ -396,32 +396,33 @@ async def status(conn: Any) -> list[dict[str, Any]]:
                l.host IS NOT NULL AS led, l.host AS leader, l.taken_at AS led_since,
                v.mode, c.live, c.complete_from_ms, c.complete_through_ms,
                a.stream_frames AS frames_seen, a.unreadable_frames, a.head_seq,
-               (SELECT count(*) FROM ledger.gaps g WHERE g.account = a.account AND g.closed_at IS NULL) AS open_gaps,
+               (SELECT count(*) FROM ledger_read.gaps g WHERE g.account = a.account AND g.closed_at IS NULL)
+                   AS open_gaps,
                a.head_gap AS gaps, o.cause AS outage_cause, o.opened_at AS outage_since, v.stream_error,
-               (SELECT count(*) FROM ledger.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL)
+               (SELECT count(*) FROM ledger_read.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL)
                    AS open_discrepancies,
-               (SELECT count(*) FROM ledger.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL
+               (SELECT count(*) FROM ledger_read.discrepancies d WHERE d.account = a.account AND d.resolved_at IS NULL
                 AND d.uncovered_from_ms IS NOT NULL) AS coverage_holes,
-               (SELECT min(d.uncovered_from_ms) FROM ledger.discrepancies d WHERE d.account = a.account
+               (SELECT min(d.uncovered_from_ms) FROM ledger_read.discrepancies d WHERE d.account = a.account
                 AND d.resolved_at IS NULL) AS oldest_hole_ms,
-               (SELECT count(*) FROM ledger.orders o WHERE o.account = a.account
+               (SELECT count(*) FROM ledger_read.orders o WHERE o.account = a.account
                 AND o.venue_executed_qty > o.fills_qty) AS missing_executions,
-               (SELECT count(*) FROM ledger.fills f WHERE f.account = a.account AND f.state = 'provisional')
+               (SELECT count(*) FROM ledger_read.fills f WHERE f.account = a.account AND f.state = 'provisional')
                    AS provisional_fills,
-               (SELECT count(DISTINCT (c.symbol, c.order_id)) FROM ledger.order_checks c
+               (SELECT count(DISTINCT (c.symbol, c.order_id)) FROM ledger_read.order_checks c
                 WHERE c.account = a.account AND c.due_ms IS NOT NULL) AS order_checks,
-               (SELECT count(*) FROM ledger.order_checks c
+               (SELECT count(*) FROM ledger_read.order_checks c
                 WHERE c.account = a.account AND c.reason = 'unknown_status') AS unknown_statuses,
                v.weight_used, v.blocked_until_ms, v.last_error, v.last_error_at, v.paused_error, v.paused_since,
-               (SELECT i.problem FROM ledger.inbox i WHERE i.account = a.account AND i.problem IS NOT NULL
+               (SELECT i.problem FROM ledger_read.inbox i WHERE i.account = a.account AND i.problem IS NOT NULL
                 AND i.source = 'stream' AND i.problem NOT LIKE 'remark: %' ORDER BY i.seq DESC LIMIT 1) AS last_problem,
-               (SELECT i.received_at FROM ledger.inbox i WHERE i.account = a.account AND i.source = 'stream'
+               (SELECT i.received_at FROM ledger_read.inbox i WHERE i.account = a.account AND i.source = 'stream'
                 AND i.seq > a.head_seq - 10000 ORDER BY i.seq DESC LIMIT 1) AS last_frame_at
-        FROM ledger.accounts a
+        FROM ledger_read.accounts a
         LEFT JOIN ledger_v1.coverage c ON c.account = a.account AND c.symbol = '*'
-        LEFT JOIN ledger.venue_state v ON v.account = a.account
-        LEFT JOIN ledger.leases l ON l.account = a.account AND l.until_at > ledger.clock()
-        LEFT JOIN ledger.gaps o ON o.account = a.account AND o.closed_at IS NULL AND o.until_ms IS NULL
+        LEFT JOIN ledger_read.venue_state v ON v.account = a.account
+        LEFT JOIN ledger_read.leases l ON l.account = a.account AND l.until_at > ledger.clock()
+        LEFT JOIN ledger_read.gaps o ON o.account = a.account AND o.closed_at IS NULL AND o.until_ms IS NULL
         ORDER BY a.account
         """
     )
@@ -433,8 +434,8 @@ async def _markets(conn: Any, account: str, open_gaps: int) -> dict[str, int | N
     if not open_gaps:
         return {"markets_walked": None, "markets_known": None}
     walked = await conn.fetch(
-        "SELECT symbol, walked_gap >= (SELECT max(gap_id) FROM ledger.gaps WHERE account = $1 AND closed_at IS NULL)"
-        " AS is_through FROM ledger.coverage WHERE account = $1 AND symbol <> '*'",
+        "SELECT symbol, walked_gap >= (SELECT max(gap_id) FROM ledger_read.gaps WHERE account = $1"
+        " AND closed_at IS NULL) AS is_through FROM ledger_read.coverage WHERE account = $1 AND symbol <> '*'",
         account,
     )
     known = {row["symbol"] for row in walked} | set(await symbols(conn, account))

@@ -1,7 +1,7 @@
 -- The contract: schema ledger_v1 holds views, and functions to ask with. Columns may be added at the end; anything else
 -- is a ledger_v2.
 
-CREATE OR REPLACE VIEW ledger_v1.orders WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.orders AS
 SELECT o.account, o.symbol, o.order_id, o.client_order_id, o.side, o.type, o.time_in_force, o.price, o.orig_qty,
        greatest(o.venue_executed_qty, o.fills_qty) AS executed_qty,
        CASE
@@ -37,7 +37,7 @@ COMMENT ON COLUMN ledger_v1.orders.updated_ms IS 'newest transaction time the ve
 COMMENT ON COLUMN ledger_v1.orders.seq IS 'journal row that last changed this row';
 COMMENT ON COLUMN ledger_v1.orders.is_open IS 'false once nothing more can happen to the order, by its status or because the venue says that it ended long ago without an execution; true while no status was told; null: the status is one we do not know';
 
-CREATE OR REPLACE VIEW ledger_v1.order_amendments WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.order_amendments AS
 SELECT a.account, a.symbol, a.order_id, a.field, a.value, a.reported_ms, a.seq
 FROM ledger.order_amendments a;
 COMMENT ON VIEW ledger_v1.order_amendments IS 'What quantity, price and client id of an order were before it was amended in place.';
@@ -49,7 +49,7 @@ COMMENT ON COLUMN ledger_v1.order_amendments.value IS 'what it was by an older r
 COMMENT ON COLUMN ledger_v1.order_amendments.reported_ms IS 'newest venue time at which it was reported, 0: none was given; ms since 1970 UTC';
 COMMENT ON COLUMN ledger_v1.order_amendments.seq IS 'journal row that showed that it is not the newest';
 
-CREATE OR REPLACE VIEW ledger_v1.fills WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.fills AS
 SELECT f.account, f.symbol, f.order_id, f.trade_id, f.side, f.price, f.qty, f.quote_qty, f.quote_derived, f.fee,
        f.fee_asset, f.is_maker, to_timestamp(f.executed_ms / 1000.0) AS executed_at, f.executed_ms, f.source,
        f.first_seq || '-' || f.first_index AS fill_id, f.first_seq, f.seq
@@ -75,7 +75,7 @@ COMMENT ON COLUMN ledger_v1.fills.fill_id IS 'first journal seq and index; never
 COMMENT ON COLUMN ledger_v1.fills.first_seq IS 'journal row that first told it; never changes; cuts periods';
 COMMENT ON COLUMN ledger_v1.fills.seq IS 'journal row that last changed this row';
 
-CREATE OR REPLACE VIEW ledger_v1.balances WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.balances AS
 SELECT b.account, b.asset, b.free, b.locked, b.free + b.locked AS total, to_timestamp(b.as_of_ms / 1000.0) AS as_of,
        b.as_of_ms, b.source, b.seq
 FROM ledger.balances b;
@@ -90,7 +90,7 @@ COMMENT ON COLUMN ledger_v1.balances.as_of_ms IS 'the venue''s clock of this sta
 COMMENT ON COLUMN ledger_v1.balances.source IS 'who told it: stream or rest';
 COMMENT ON COLUMN ledger_v1.balances.seq IS 'journal row that last changed this row';
 
-CREATE OR REPLACE VIEW ledger_v1.balance_history WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.balance_history AS
 SELECT h.account, h.asset, h.free, h.locked, h.free + h.locked AS total, to_timestamp(h.as_of_ms / 1000.0) AS as_of,
        h.as_of_ms, h.source, h.seq
 FROM ledger.balance_history h;
@@ -105,7 +105,7 @@ COMMENT ON COLUMN ledger_v1.balance_history.as_of_ms IS 'the venue''s clock of t
 COMMENT ON COLUMN ledger_v1.balance_history.source IS 'who told it: stream or rest';
 COMMENT ON COLUMN ledger_v1.balance_history.seq IS 'journal row that told it';
 
-CREATE OR REPLACE VIEW ledger_v1.transfers WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.transfers AS
 SELECT t.account, t.asset, t.amount, t.kind, to_timestamp(t.at_ms / 1000.0) AS at, t.at_ms, t.source, t.seq
 FROM ledger.transfers t;
 COMMENT ON VIEW ledger_v1.transfers IS 'Movements into and out of the account that are not trades.';
@@ -126,7 +126,7 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     FROM (SELECT round(p_total, scale(p_total) + length(trunc(p_qty)::text) + 18) / nullif(p_qty, 0) AS price) q
 $$;
 
-CREATE OR REPLACE VIEW ledger_v1.missing_executions WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.missing_executions AS
 SELECT o.account, o.symbol, o.order_id, o.venue_executed_qty - o.fills_qty AS missing_qty,
        o.venue_executed_quote - o.fills_quote AS missing_quote,
        ledger.unit_price(o.venue_executed_quote - o.fills_quote, o.venue_executed_qty - o.fills_qty) AS average_price
@@ -140,7 +140,7 @@ COMMENT ON COLUMN ledger_v1.missing_executions.missing_qty IS 'executed quantity
 COMMENT ON COLUMN ledger_v1.missing_executions.missing_quote IS 'its total, quote asset; null: the venue gives none';
 COMMENT ON COLUMN ledger_v1.missing_executions.average_price IS 'missing_quote / missing_qty, with 18 decimals and at least 18 significant digits; null: not known';
 
-CREATE OR REPLACE VIEW ledger_v1.gaps WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.gaps AS
 SELECT g.account, g.gap_id, g.cause, g.from_ms, g.until_ms, g.opened_at, g.closed_at, g.fills_found, g.orders_changed
 FROM ledger.gaps g;
 COMMENT ON VIEW ledger_v1.gaps IS 'Times in which stream frames may have been missed; closed once REST was walked.';
@@ -154,7 +154,7 @@ COMMENT ON COLUMN ledger_v1.gaps.closed_at IS 'when the walk over REST was compl
 COMMENT ON COLUMN ledger_v1.gaps.fills_found IS 'fills the walk brought that were not known';
 COMMENT ON COLUMN ledger_v1.gaps.orders_changed IS 'orders the walk changed';
 
-CREATE OR REPLACE VIEW ledger_v1.coverage WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.coverage AS
 SELECT c.account, c.symbol, greatest(c.complete_from_ms, CASE WHEN c.symbol = '*' THEN (
            -- Of every market is known what is known of the one that is known least far back.
            SELECT max(m.complete_from_ms) FROM ledger.coverage m WHERE m.account = c.account) END) AS complete_from_ms,
@@ -183,7 +183,7 @@ COMMENT ON COLUMN ledger_v1.coverage.complete_through IS 'end of what is known, 
 COMMENT ON COLUMN ledger_v1.coverage.complete_through_ms IS 'end of what is known, ms since 1970 UTC; null: nothing yet, of * also while a market has a row and was never read';
 COMMENT ON COLUMN ledger_v1.coverage.live IS 'whether the stream is up now';
 
-CREATE OR REPLACE VIEW ledger_v1.discrepancies WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.discrepancies AS
 SELECT d.account, d.discrepancy_id, d.kind, d.subject, d.expected, d.actual, d.residual, d.opened_at, d.resolved_at,
        d.resolution, d.evidence_seq, d.seq, d.symbol, d.order_id, d.trade_id, d.asset, d.uncovered_from_ms
 FROM ledger.discrepancies d;
@@ -206,7 +206,7 @@ COMMENT ON COLUMN ledger_v1.discrepancies.trade_id IS 'trade it is about; null: 
 COMMENT ON COLUMN ledger_v1.discrepancies.asset IS 'asset it is about; null: none';
 COMMENT ON COLUMN ledger_v1.discrepancies.uncovered_from_ms IS 'while it is open, coverage of its market (of all markets where symbol is null) ends here, ms since 1970 UTC, 0: nothing is covered; null: coverage is not touched';
 
-CREATE OR REPLACE VIEW ledger_v1.quarantine WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.quarantine AS
 SELECT q.account, q.seq, i.source, i.kind, i.received_at, q.problem, q.sqlstate, q.tries, q.last_try_at
 FROM ledger.quarantine q JOIN ledger.inbox i ON i.account = q.account AND i.seq = q.seq
 WHERE q.applied_seq IS NULL;
@@ -221,7 +221,7 @@ COMMENT ON COLUMN ledger_v1.quarantine.sqlstate IS 'SQLSTATE of that; null: an o
 COMMENT ON COLUMN ledger_v1.quarantine.tries IS 'how often its facts were tried, from 1';
 COMMENT ON COLUMN ledger_v1.quarantine.last_try_at IS 'when the last try was';
 
-CREATE OR REPLACE VIEW ledger_v1.journal WITH (security_invoker = true) AS
+CREATE OR REPLACE VIEW ledger_v1.journal AS
 SELECT i.account, i.seq, i.source, i.session_id, i.frame_no, i.received_at, i.kind, i.venue_ms, i.raw, i.problem
 FROM ledger.inbox i;
 COMMENT ON VIEW ledger_v1.journal IS 'Everything the venue said, exactly as it came, in commit order.';

@@ -80,7 +80,7 @@ FILLS = CsvFile(
            f.quote_qty, {_flag("f.quote_derived")}, f.fee, {_word("f.fee_asset")}, {_flag("f.is_maker")},
            {_utc("f.executed_at")}, f.executed_ms, f.source, f.fill_id, f.first_seq,
            {_sheet_time("f.executed_at")}, {_word("m.base")}, {_word("m.quote")}
-    FROM ledger_v1.fills f LEFT JOIN ledger.markets m ON m.account = f.account AND m.symbol = f.symbol
+    FROM ledger_v1.fills f LEFT JOIN ledger_read.markets m ON m.account = f.account AND m.symbol = f.symbol
     WHERE f.account = $1 AND f.executed_ms >= $2 AND f.executed_ms < $3
     ORDER BY f.executed_ms, f.symbol COLLATE "C", f.order_id, f.first_seq, split_part(f.fill_id, '-', 2)::integer
     """,
@@ -120,9 +120,9 @@ BALANCES = CsvFile(
     f"""
     SELECT {_word("h.account")}, {_word("h.asset")}, h.free, h.locked, h.free + h.locked AS total,
            {_utc("t.as_of")}, h.as_of_ms, h.source, {_sheet_time("t.as_of")}, {_utc("e.at")}, $3::bigint AS at_ms
-    FROM ledger.balances b
+    FROM ledger_read.balances b
     CROSS JOIN LATERAL (
-        SELECT x.* FROM ledger.balance_history x
+        SELECT x.* FROM ledger_read.balance_history x
         WHERE x.account = b.account AND x.asset = b.asset AND x.as_of_ms < $3
         ORDER BY x.as_of_ms DESC, x.k DESC, x.free DESC, x.locked DESC LIMIT 1
     ) h
@@ -141,7 +141,7 @@ BALANCES = CsvFile(
 MISSING_IN_RANGE = """
     FROM ledger_v1.missing_executions x
     JOIN ledger_v1.orders o ON o.account = x.account AND o.symbol = x.symbol AND o.order_id = x.order_id
-    LEFT JOIN ledger.markets m ON m.account = x.account AND m.symbol = x.symbol
+    LEFT JOIN ledger_read.markets m ON m.account = x.account AND m.symbol = x.symbol
     CROSS JOIN LATERAL (SELECT (extract(epoch FROM o.created_at) * 1000)::bigint AS created_ms) t
     WHERE x.account = $1 AND coalesce(t.created_ms < $3, true) AND (coalesce(o.updated_ms >= $2, true) OR o.is_open)
 """

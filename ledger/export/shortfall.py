@@ -13,8 +13,8 @@ from ledger.export.csv_files import MISSING_IN_RANGE, CsvFile
 from ledger.output import moment
 
 _FIRST_BALANCE = """
-    SELECT min(h.as_of_ms) FROM ledger.balances b CROSS JOIN LATERAL (
-        SELECT x.as_of_ms FROM ledger.balance_history x WHERE x.account = b.account AND x.asset = b.asset
+    SELECT min(h.as_of_ms) FROM ledger_read.balances b CROSS JOIN LATERAL (
+        SELECT x.as_of_ms FROM ledger_read.balance_history x WHERE x.account = b.account AND x.asset = b.asset
         ORDER BY x.as_of_ms LIMIT 1) h
     WHERE b.account = $1
 """
@@ -97,7 +97,7 @@ async def shortfall(conn: Any, file: CsvFile, account: str, from_ms: int, to_ms:
     if file.lacks_fills:
         missing = await conn.fetchval(f"SELECT count(*) {MISSING_IN_RANGE}", *bounds)
         provisional = await conn.fetchval(
-            "SELECT count(*) FROM ledger.fills WHERE account = $1 AND state = 'provisional'"
+            "SELECT count(*) FROM ledger_read.fills WHERE account = $1 AND state = 'provisional'"
             " AND executed_ms >= $2 AND executed_ms < $3",
             *bounds,
         )

@@ -30,7 +30,7 @@ EXPORT_MAX_S = 6 * 3600.0
 _PRIVATE = 0o600
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STDOUT = Path("-")
-_HEAD = "SELECT rest_origin, head_seq FROM ledger.accounts WHERE account = $1"
+_HEAD = "SELECT rest_origin, head_seq FROM ledger_read.accounts WHERE account = $1"
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
@@ -60,7 +60,7 @@ async def export(
         raise ConfigError(f"export: expected a format of {', '.join(FORMATS)}, got {format!r}")
     if from_ms > to_ms:
         raise ConfigError(f"export: expected --from before --to, got {from_ms} ms after {to_ms} ms")
-    if not await conn.fetchval("SELECT EXISTS (SELECT FROM ledger.accounts WHERE account = $1)", account):
+    if not await conn.fetchval("SELECT EXISTS (SELECT FROM ledger_read.accounts WHERE account = $1)", account):
         raise ConfigError(f"export: account {account!r} is not in this database; check SDX_ACCOUNT")
     job = _Job(conn, FORMATS[format], account, from_ms, to_ms, now_ms)
     if path is None or path == _STDOUT:

@@ -234,7 +234,8 @@ async def test_a_newer_schema_is_exit_5_and_told_by_its_name(
 
 
 GRANTS = """
-GRANT USAGE ON SCHEMA ledger, ledger_v1 TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO {role};
+GRANT USAGE ON SCHEMA ledger, ledger_v1, ledger_read TO {role};
+GRANT ALL ON ALL TABLES IN SCHEMA ledger, ledger_v1, ledger_read TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger TO {role}
 """
 

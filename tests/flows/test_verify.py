@@ -153,8 +153,8 @@ async def test_a_person_reads_what_is_broken_and_a_program_too(programs: Bench, 
 async def test_replay_without_the_owners_rights_says_what_to_set(programs: Bench, conn: Any, database_url: str) -> None:
     parts = urlsplit(database_url)
     role = f"{parts.path[1:]}_guest"
-    await conn.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA ledger, ledger_v1 TO {role}")
-    await conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1 TO {role}")
+    await conn.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA ledger, ledger_v1, ledger_read TO {role}")
+    await conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA ledger, ledger_v1, ledger_read TO {role}")
     try:
         guest = urlunsplit(
             urlsplit(database_url)._replace(netloc=f"{role}@{urlsplit(database_url).netloc.rpartition('@')[2]}")

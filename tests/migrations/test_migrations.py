@@ -172,25 +172,28 @@ async def test_the_catalogue_shows_no_difference_either(conn: Any, empty_url: st
 
 async def test_down_leaves_nothing_and_up_again_gives_the_same(empty_url: str, empty: Any) -> None:
     await schema.upgrade(empty_url)
-    before = await shape(empty, "ledger", "ledger_v1")
+    before = await shape(empty, "ledger", "ledger_v1", "ledger_read")
     await tell_a_story(empty)
     await schema.downgrade(empty_url, "base")
     assert await shape(empty, "ledger", "ledger_v1") == []
+    assert await empty.fetchval("SELECT to_regnamespace('ledger_read')") is None
     assert await postgres.installed_revision(empty) is None
     assert await schema.upgrade(empty_url) == code.NEWEST
-    assert await shape(empty, "ledger", "ledger_v1") == before
+    assert await shape(empty, "ledger", "ledger_v1", "ledger_read") == before
     assert len(before) > 200
 
 
 async def test_upgrading_again_lays_the_code_anew_and_keeps_the_data(conn: Any, database_url: str) -> None:
     await tell_a_story(conn)
-    rows, before = await rows_of_every_table(conn), await shape(conn, "ledger", "ledger_v1")
+    rows, before = await rows_of_every_table(conn), await shape(conn, "ledger", "ledger_v1", "ledger_read")
     await conn.execute("DROP VIEW ledger_v1.fills; DROP FUNCTION ledger.beat")
     await schema.upgrade(database_url)
-    assert await shape(conn, "ledger", "ledger_v1") != before, "a start leaves a schema of its own version alone"
+    assert await shape(conn, "ledger", "ledger_v1", "ledger_read") != before, (
+        "a start leaves a schema of its own version alone"
+    )
     with_code = await schema.upgrade(database_url, anew=True)
     assert with_code == await postgres.installed_revision(conn) == code.NEWEST
-    assert await shape(conn, "ledger", "ledger_v1") == before
+    assert await shape(conn, "ledger", "ledger_v1", "ledger_read") == before
     assert await rows_of_every_table(conn) == rows
     assert len(rows["ledger.fills"]) == 1
 
@@ -212,10 +215,10 @@ async def test_a_journal_from_before_the_chain_is_sealed_as_it_stands(conn: Any,
 
 
 async def test_the_code_of_another_program_is_replaced_by_itself(conn: Any, database_url: str) -> None:
-    before = await shape(conn, "ledger", "ledger_v1")
+    before = await shape(conn, "ledger", "ledger_v1", "ledger_read")
     await conn.execute("DROP FUNCTION ledger.beat; COMMENT ON SCHEMA ledger IS 'sdx-ledger code of-another-release'")
     await schema.upgrade(database_url)
-    assert await shape(conn, "ledger", "ledger_v1") == before
+    assert await shape(conn, "ledger", "ledger_v1", "ledger_read") == before
     await postgres.check_schema(conn)
 
 
@@ -227,11 +230,11 @@ async def test_two_services_that_start_at_once_upgrade_one_after_the_other(empty
 
 async def test_a_schema_newer_than_the_program_is_refused_and_left_alone(conn: Any, database_url: str) -> None:
     await conn.execute("UPDATE ledger.alembic_version SET version_num = '9999'")
-    before = await shape(conn, "ledger", "ledger_v1")
+    before = await shape(conn, "ledger", "ledger_v1", "ledger_read")
     for refused in (schema.upgrade(database_url), postgres.check_schema(conn)):
         with pytest.raises(DatabaseError, match=r"schema 9999, which is newer .* install a newer sdx-ledger"):
             await refused
-    assert await shape(conn, "ledger", "ledger_v1") == before
+    assert await shape(conn, "ledger", "ledger_v1", "ledger_read") == before
 
 
 def test_the_versions_that_the_program_knows_are_those_of_the_migrations() -> None:
@@ -256,7 +259,9 @@ async def test_a_database_with_the_code_of_another_version_is_told_to_upgrade(co
 
 async def test_the_script_that_alembic_prints_builds_the_same_database(conn: Any, empty: Any) -> None:
     await empty.execute(alembic("upgrade", "head", "--sql"))
-    assert await shape(empty, "ledger", "ledger_v1") == await shape(conn, "ledger", "ledger_v1")
+    assert await shape(empty, "ledger", "ledger_v1", "ledger_read") == await shape(
+        conn, "ledger", "ledger_v1", "ledger_read"
+    )
     await postgres.check_schema(empty)
 
 

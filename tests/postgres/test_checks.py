@@ -206,13 +206,13 @@ async def test_anyone_else_sees_nothing(told: Any) -> None:
     rights = await told.fetch(
         """
         SELECT c.oid::regclass::text AS place FROM pg_class c, aclexplode(c.relacl) a
-        WHERE c.relnamespace IN ('ledger'::regnamespace, 'ledger_v1'::regnamespace) AND a.grantee = 0
+        WHERE c.relnamespace = ANY ('{ledger,ledger_v1,ledger_read}'::regnamespace[]) AND a.grantee = 0
         UNION ALL
         SELECT p.oid::regprocedure::text FROM pg_proc p
         WHERE p.pronamespace = 'ledger'::regnamespace AND has_function_privilege('public', p.oid, 'EXECUTE')
         UNION ALL
         SELECT n.nspname FROM pg_namespace n
-        WHERE n.nspname IN ('ledger', 'ledger_v1') AND has_schema_privilege('public', n.oid, 'USAGE')
+        WHERE n.nspname LIKE 'ledger%' AND has_schema_privilege('public', n.oid, 'USAGE')
         """
     )
     assert rights == []

@@ -83,7 +83,7 @@ async def test_the_schema_keeps_the_rule(conn: Any, rule: str) -> None:
     ("rule", "change", "found"),
     [
         (NOT_LISTED, "CREATE TABLE ledger.notes (account text)", ["notes"]),
-        (NOT_LISTED, "DROP TABLE ledger.answers", ["answers"]),
+        (NOT_LISTED, "DROP TABLE ledger.answers CASCADE", ["answers"]),
         (ACCOUNT_FIRST, "CREATE UNIQUE INDEX u ON ledger.fills (trade_id, account)", ["ledger.u"]),
         (ACCOUNT_FIRST, "CREATE UNIQUE INDEX u ON ledger.fills (lower(account))", ["ledger.u"]),
         (ACCOUNT_FIRST, "ALTER TABLE ledger.gaps ADD CONSTRAINT u UNIQUE (gap_id)", ["ledger.u"]),

@@ -5,6 +5,9 @@ A difference is a decision: look at it, then write what is shown into ``roles.tx
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -12,8 +15,11 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from ledger import verify
+from ledger.db import reads
 from ledger.export.csv_files import FORMATS
 from ledger.wire import postgres
+from ledger.wire.heads import Head
 from tests.flows.processes import bench
 
 GOLDEN = Path(__file__).with_name("roles.txt")
@@ -22,7 +28,7 @@ MATRIX = """
     WITH objects AS (
         SELECT c.oid, c.relacl IS NOT NULL AS is_table, format('%s.%s', n.nspname, c.relname) AS name
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname IN ('ledger', 'ledger_v1') AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        WHERE n.nspname LIKE 'ledger%' AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
     ), verbs (verb) AS (
         VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE'), ('TRUNCATE'), ('REFERENCES'), ('TRIGGER')
     )
@@ -41,18 +47,24 @@ MATRIX = """
     SELECT format('%s.%s() %s %s', n.nspname, p.proname, $1::text, coalesce(
         CASE WHEN bool_or(has_function_privilege($1, p.oid, 'EXECUTE')) THEN 'EXECUTE' END, '-')
         || CASE WHEN bool_or(p.prosecdef) THEN ' AS OWNER' ELSE '' END)
-    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('ledger', 'ledger_v1')
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname LIKE 'ledger%'
     GROUP BY n.nspname, p.proname
     UNION ALL
     SELECT format('schema %s %s %s', n.nspname, $1::text, coalesce(nullif(concat_ws(' ',
         CASE WHEN has_schema_privilege($1, n.oid, 'CREATE') THEN 'CREATE' END,
         CASE WHEN has_schema_privilege($1, n.oid, 'USAGE') THEN 'USAGE' END), ''), '-'))
-    FROM pg_namespace n WHERE n.nspname IN ('ledger', 'ledger_v1')
+    FROM pg_namespace n WHERE n.nspname LIKE 'ledger%'
 """
+SHOWN = """
+    SELECT format('%s shows %s', c.oid::regclass, string_agg(a.attname, ', ' ORDER BY a.attname COLLATE "C")) AS line
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+    WHERE c.relnamespace = 'ledger_read'::regnamespace GROUP BY c.oid
+"""
+"""What the views show that are no contract, whoever may read them."""
 
 
 async def matrix(conn: Any) -> str:
-    lines = []
+    lines = [row["line"] for row in await conn.fetch(SHOWN)]
     for role in ("public", *ROLES):
         if role != "public" and not await conn.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
             pytest.skip(f"this server has no role {role}")
@@ -85,20 +97,41 @@ async def test_a_stranger_may_do_nothing(conn: Any) -> None:
     "sql",
     [
         "SELECT key_fingerprint FROM ledger.accounts",
-        "SELECT * FROM ledger.accounts",
+        "SELECT account FROM ledger.accounts",
         "SELECT key_digest FROM ledger.venue_state",
-        "SELECT a FROM ledger.accounts a",
+        "TABLE ledger.fills",
         "INSERT INTO ledger.alembic_version VALUES ('9999')",
         "TABLE ledger.observations",
+        "SELECT ledger.register('main', NULL, NULL)",
+        "SELECT * FROM ledger.truth_at('main', 'BTC', 0)",
     ],
 )
-async def test_a_reader_sees_neither_hashes_of_keys_nor_the_services_own_notes(database_url: str, sql: str) -> None:
-    reader = await postgres.connect(as_role(database_url, "sdx_reader"), application="test")
-    try:
+async def test_a_reader_sees_nothing_beneath_the_views(database_url: str, sql: str) -> None:
+    async with connected(database_url, "sdx_reader") as reader:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await reader.fetch(sql)
-    finally:
-        await reader.close()
+
+
+async def test_no_view_shows_a_hash_of_a_key(conn: Any) -> None:
+    hashes = await conn.fetch(
+        """
+        SELECT attrelid::regclass::text AS view, attname FROM pg_attribute
+        WHERE attrelid::regclass::text ~ '^ledger_(v1|read)[.]' AND attname ~ 'fingerprint|key_'
+        """
+    )
+
+    assert hashes == []
+
+
+async def test_every_check_runs_with_the_readers_rights(database_url: str, conn: Any) -> None:
+    await conn.execute("SELECT ledger.register('main', 'https://api.example.com', NULL)")
+
+    async with connected(database_url, "sdx_reader") as reader:
+        report = await verify.verify(reader, "main", now_ms=0, head=Head("main", 0, "", 0), strict=True)
+        assert await reads.symbols(reader, "main") == []
+        assert await reads.balances(reader, "main") == {}
+
+    assert [verdict.name for verdict in report.verdicts[:-1]] == [check.name for check in verify.checks()]
 
 
 @pytest.mark.parametrize(
@@ -115,12 +148,9 @@ async def test_a_reader_sees_neither_hashes_of_keys_nor_the_services_own_notes(d
     ],
 )
 async def test_the_writer_changes_neither_the_schema_nor_the_journal(database_url: str, sql: str) -> None:
-    writer = await postgres.connect(as_role(database_url, "sdx_writer"), application="test")
-    try:
+    async with connected(database_url, "sdx_writer") as writer:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await writer.execute(sql)
-    finally:
-        await writer.close()
 
 
 READING = [
@@ -145,6 +175,18 @@ async def test_every_command_that_reads_works_with_the_readers_rights(
         for words in READING:
             code, out, err = await programs.done(*words)
             assert (code, "permission denied" in out + err) == (3 if words == ("doctor",) else 0, False), out + err
+
+
+async def test_doctor_names_a_schema_public_that_is_open(database_url: str, conn: Any, tmp_path: Path) -> None:
+    def of_public(found: str) -> list[str]:
+        return [one["verdict"] for one in json.loads(found)["findings"] if one["what"] == "schema public"]
+
+    with bench(tmp_path, {"SDX_DATABASE_URL": database_url}) as programs:
+        _, shut, _ = await programs.done("doctor", "--json")
+        await conn.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        _, wide_open, _ = await programs.done("doctor", "--json")
+
+    assert (of_public(shut), of_public(wide_open)) == ([], ["warning"])
 
 
 # What somebody else put into the search path.
@@ -177,6 +219,16 @@ async def test_nothing_that_others_put_into_public_runs_in_our_connections(datab
     await conn.execute("SET search_path = public")
     with pytest.raises(asyncpg.RaiseError, match="shadow of cardinality ran as "):
         await conn.fetchval("SELECT cardinality($1::text[])", ["a"])
+
+
+@asynccontextmanager
+async def connected(url: str, role: str) -> AsyncIterator[Any]:
+    """A connection as that role."""
+    made = await postgres.connect(as_role(url, role), application="test")
+    try:
+        yield made
+    finally:
+        await made.close()
 
 
 def as_role(url: str, role: str) -> str:
