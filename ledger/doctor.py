@@ -183,9 +183,30 @@ async def _database_of(settings: Settings) -> list[Finding]:
                 return [Finding("database", "ok", f"PostgreSQL {version} ({where}), empty: `run` makes the schema")]
             except DatabaseError as error:
                 return [finding, Finding("schema", "failed", str(error), "run: sdx-ledger db upgrade", 5)]
-            return [finding, Finding("schema", "ok", f"version {code.NEWEST}")]
+            return [finding, Finding("schema", "ok", f"version {code.NEWEST}"), *await _doors(conn)]
     except LedgerError as error:
         return [Finding("database", "failed", str(error), "start the server or correct the setting", error.exit_code)]
+
+
+_PUBLIC_IS_OPEN = """
+    SELECT EXISTS (
+        SELECT FROM pg_namespace n CROSS JOIN aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+        WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = 'CREATE')
+"""
+
+
+async def _doors(conn: Any) -> list[Finding]:
+    """Whether others may lay traps in ``public``, where no name of ours is looked for; nothing where they may not."""
+    if not await conn.fetchval(_PUBLIC_IS_OPEN):
+        return []
+    return [
+        Finding(
+            "schema public",
+            "warning",
+            "every role may create functions there, which other programs' sessions would run under their own rights",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC (databases made by PostgreSQL 14 or older have it open)",
+        )
+    ]
 
 
 def _tcp(settings: Settings) -> list[Finding]:
