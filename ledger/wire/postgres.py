@@ -34,6 +34,7 @@ REFUSED = "refused by the database"
 """How the journal's ``problem`` begins where the database refused what a row says."""
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0
+LOCK_WAIT_MS = 5000
 RETRY_PAUSE_MAX_S = 5.0
 TELL_WITHIN_S = 2.0
 """How long a writer that is refused tries to say so in the database's own status."""
@@ -99,7 +100,7 @@ async def connect(url: str, *, application: str, writes: bool = True) -> Any:
         # Nothing that others can create is looked at: every name of ours is written with its schema.
         "search_path": "pg_catalog, pg_temp",
         "jit": "off",
-        "lock_timeout": "5000",
+        "lock_timeout": str(LOCK_WAIT_MS),
         "idle_in_transaction_session_timeout": "5000",
     }
     try:

@@ -228,6 +228,31 @@ async def test_two_services_that_start_at_once_upgrade_one_after_the_other(empty
     await postgres.check_schema(empty)
 
 
+@pytest.mark.parametrize(
+    "held",
+    [f"SELECT pg_advisory_lock({schema.UPGRADE_LOCK})", "BEGIN; TABLE ledger_v1.fills"],
+    ids=["the lock of upgrades", "a view"],
+)
+async def test_an_upgrade_that_somebody_keeps_waiting_ends_and_says_who(
+    conn: Any, database_url: str, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "LOCK_WAIT_MS", 200)
+    await conn.execute("SET idle_in_transaction_session_timeout = 0")
+    await conn.execute("COMMENT ON SCHEMA ledger IS 'sdx-ledger code of-another-release'")
+    await conn.execute(held)
+    pid, role = await conn.fetchrow("SELECT pg_backend_pid(), current_user")
+    with pytest.raises(DatabaseError) as told:
+        await schema.upgrade(database_url)
+    words = str(told.value)
+    assert words == (
+        f"cannot upgrade the database: it waited 0.2 s for a lock that is held by process {pid} (tests, as {role}); "
+        "end that program, or SELECT pg_terminate_backend(process), then run it again"
+    )
+
+    await conn.execute("ROLLBACK; SELECT pg_advisory_unlock_all()")
+    assert await schema.upgrade(database_url) == code.NEWEST
+
+
 async def test_a_schema_newer_than_the_program_is_refused_and_left_alone(conn: Any, database_url: str) -> None:
     await conn.execute("UPDATE ledger.alembic_version SET version_num = '9999'")
     before = await shape(conn, "ledger", "ledger_v1", "ledger_read")
