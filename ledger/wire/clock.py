@@ -52,7 +52,16 @@ class Clock:
 
     def signing_now_ms(self) -> int:
         """The venue's clock as it was last measured, believed or not: for what the venue itself compares with it."""
-        return self.steady_ms() + (self._offset.ms if self._signing_ms is None else self._signing_ms)
+        return self.steady_ms() + self.signing_offset_ms
+
+    @property
+    def signing_offset_ms(self) -> int:
+        """The offset of ``signing_now_ms``."""
+        return self._offset.ms if self._signing_ms is None else self._signing_ms
+
+    def refuse(self, offset_ms: int) -> None:
+        """The venue refused what was signed by this offset: a measurement that tells the same is not signed by."""
+        self._offset.refuse(offset_ms)
 
     @property
     def offset_ms(self) -> int:
@@ -103,7 +112,8 @@ class Clock:
         self.vouch("this machine", self.now_ms())
         self._offset.hear(reading, refused=refused, passing=passing)
         if not passing:
-            self._signing_ms = None if reading.agrees(self._offset.ms) else reading.offset_ms
+            is_better = not reading.agrees(self._offset.ms) and not self._offset.is_refused(reading)
+            self._signing_ms = reading.offset_ms if is_better else None
 
     def set_offset(self, offset_ms: int, error_ms: int) -> None:
         """Believe this offset, which may be wrong by so much, whatever was measured."""

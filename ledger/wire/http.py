@@ -333,6 +333,7 @@ class VenueHttp:
 
     async def _call(self, request: Request) -> Answer:
         started_s = self._clock.monotonic_s()
+        signing_ms = self._clock.signing_offset_ms
         query = query_string(request, secret=self._api_secret, timestamp_ms=self._clock.signing_now_ms())
         url = f"{self._base_url}{request.path}{'?' if query else ''}{query}"
         headers = {} if request.security == "public" else {KEY_HEADER: self._api_key}
@@ -362,7 +363,10 @@ class VenueHttp:
         answered_ms = self._clock.venue_now_ms()
         elapsed_ms = round((self._clock.monotonic_s() - started_s) * 1000)
         told = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(response.status_code, body, told, answered_ms - elapsed_ms, answered_ms)
+        answer = Answer(response.status_code, body, told, answered_ms - elapsed_ms, answered_ms)
+        if _told_error(answer)[0] == CLOCK_OFF:
+            self._clock.refuse(signing_ms)
+        return answer
 
     async def _obey(self, request: Request, answer: Answer) -> None:
         """Take note of the weight the venue counts, and of a silence it wants; raises VenueBusy for that."""

@@ -2,7 +2,9 @@
 
 Always holds: one reading alone never moves the offset that was believed before; what a second one confirms is believed
 at once only where a clock of our own (this machine's, the database's) is near it, or the venue itself refused our time;
-without any of these it must be told for a while. Nothing farther than a day from every clock of ours is ever believed.
+without any of these it must be told for a while. A time that the venue itself refused is believed only where a clock of
+our own is near it, however long it is told: a wrong Date is not what the venue goes by. Nothing farther than a day from
+every clock of ours is ever believed.
 Until anything is known, the older of the venue's clock and ours counts.
 """
 
@@ -55,6 +57,8 @@ class Offset:
         self._error_ms = error_ms
         self._since_s = since_s
         self._settled = False
+        self._refused_ms: int | None = None
+        """The offset by which the newest time was told that the venue refused."""
         self._own_ms: dict[str, int] = {}
 
     @property
@@ -75,6 +79,14 @@ class Offset:
     def vouch(self, name: str, offset_ms: int) -> None:
         """What a clock of our own says, as its difference from our steady one."""
         self._own_ms[name] = offset_ms
+
+    def refuse(self, offset_ms: int) -> None:
+        """The venue refused a time that was told by this offset."""
+        self._refused_ms = offset_ms
+
+    def is_refused(self, reading: Reading) -> bool:
+        """Whether a reading says what the venue itself refused."""
+        return self._refused_ms is not None and reading.agrees(self._refused_ms)
 
     def set(self, offset_ms: int, error_ms: int, now_s: float) -> None:
         """Believe this, whatever was said before."""
@@ -107,7 +119,11 @@ class Offset:
     def _is_confirmed(self, reading: Reading, same: list[Reading], *, refused: bool) -> bool:
         if not self._differs_by(reading, FAR_MS):
             return False
-        if refused or self._differs_by(reading, NEAR_MS):
+        if self._differs_by(reading, NEAR_MS):
+            return True
+        if self.is_refused(reading):
+            return False
+        if refused:
             return True
         sources = {one.source for one in (reading, *same)}
         # Two parts of the venue agree, and nothing was known before that they contradict.

@@ -644,6 +644,23 @@ async def test_a_machine_whose_clock_is_hours_behind_signs_right_and_is_believed
     assert abs(clock.offset_ms - 7_200_000) <= 1000
 
 
+async def test_a_wrong_date_that_the_venue_itself_refuses_is_neither_believed_nor_signed_by() -> None:
+    """The Date is two hours ahead for a while; what is signed by it the venue, whose clock is right, refuses."""
+    clock = ManualClock()
+    wrong = lambda: dated_at(clock, 7200, '{"balances":[]}')  # noqa: E731 - told when it is asked
+    refused = reply(400, error_body(-1021), {"Date": formatdate(clock.now_ms() / 1000 + 7200, usegmt=True)})
+    async with ScriptedHttp([*[wrong] * 3, refused, *[wrong] * 3]) as server, client(server, clock) as venue:
+        clock.vouch("this machine", clock.now_ms())
+        clock.set_offset(0, 0)
+        await venue.send(requests.account())
+        await venue.send(requests.account())
+
+    asked = [one for one in server.asked if "timestamp" in one.params]
+    off_s = [round((int(one.params["timestamp"]) - clock.now_ms()) / 1000) for one in asked]
+    assert off_s == [0, pytest.approx(7200, abs=1), 0]
+    assert clock.offset_ms == 0
+
+
 async def test_a_measured_clock_is_corrected_not_doubled() -> None:
     clock = ManualClock(start_ms=1_000_000)
     clock.set_offset(4_000, 10)

@@ -72,6 +72,17 @@ def test_what_the_venue_refused_speaks_for_what_it_tells_then() -> None:
     assert abs(offset_after(*told, settled_ms=0).ms - HOUR_MS) <= 500
 
 
+@pytest.mark.parametrize(("own_ms", "believed_ms"), [(0, 0), (HOUR_MS, HOUR_MS)])
+def test_what_the_venue_refused_to_hear_is_not_believed_unless_a_clock_of_our_own_says_it(
+    own_ms: int, believed_ms: int
+) -> None:
+    offset = offset_after(Heard(HOUR_MS, "date", 1.0), own_ms=own_ms, settled_ms=0)
+    offset.refuse(HOUR_MS)
+    offset.hear(Reading(HOUR_MS, 50, 2.0, "date"), refused=True)
+    offset.hear(Reading(HOUR_MS, 50, 3.0 + LASTS_S, "time"), refused=True)
+    assert offset.ms == believed_ms
+
+
 def test_a_step_back_is_counted_and_says_since_when_the_wrong_offset_was_believed() -> None:
     offset = offset_after(Heard(HOUR_MS, "date", 1.0), Heard(HOUR_MS, "time", 2.0))
     assert (offset.ms, offset.steps_back) == (HOUR_MS, 0)
