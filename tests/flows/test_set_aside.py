@@ -9,6 +9,7 @@ import pytest
 
 from tests.field.play import Play, Sample, play_of
 from tests.field.venue import Row, now_ms, order_row, refusal, trade_row
+from tests.histories import read_over_rest
 
 NO_13 = """
     ALTER TABLE ledger.fills DROP CONSTRAINT fills_amounts_are_real;
@@ -45,6 +46,7 @@ async def test_what_is_quarantined_is_listed_tried_again_and_gone(database_url: 
     async with play_of(Sample("", "", None, ""), database_url, tmp_path) as play:
         await play.mirrored(SDX_RECONCILE_EVERY_S="3600")
         assert await said(play, "quarantine", "list") == (0, "nothing is quarantined")
+        await read_over_rest(play.conn, "BTCUSDT")  # or it is read as soon as a frame names it, and refused there too
         await play.conn.execute(NO_13)
         await bought(play, 7, "13")
         await bought(play, 8, "5")
