@@ -30,13 +30,15 @@ the wait for it is as short as that for a table."""
 _HOLDERS = f"""
     SELECT a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'a program without a name') AS program
     FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
+    JOIN pg_stat_activity mine ON mine.pid = pg_backend_pid()
     WHERE l.granted AND l.pid <> pg_backend_pid() AND (
         l.locktype = 'advisory' AND (l.classid, l.objid, l.objsubid) = (0, {UPGRADE_LOCK}, 1)
         OR l.relation IN (SELECT c.oid FROM pg_class c WHERE c.relnamespace::regnamespace::text LIKE 'ledger%')
-           AND (a.xact_start < clock_timestamp() - $1 * interval '1 ms') IS NOT false)
+           AND (a.xact_start < mine.backend_start - $1 * interval '1 ms') IS NOT false)
     GROUP BY a.pid, a.usename, a.application_name ORDER BY a.pid
 """
-"""Sessions that held what an upgrade had to wait for: since before it began to wait, as far as we may see that."""
+"""Sessions that held what an upgrade had to wait for: since before it began to wait, as far as we may see that. Asked by
+a session that was opened when the wait was over."""
 
 
 async def is_current(url: str) -> bool:
