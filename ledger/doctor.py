@@ -196,7 +196,7 @@ _PUBLIC_IS_OPEN = """
 
 
 async def _doors(conn: Any) -> list[Finding]:
-    """Whether others may lay traps in ``public``, where no name of ours is looked for; nothing where they may not."""
+    """Others may create functions and tables in ``public``, where no name of ours is looked for; nothing if not."""
     if not await conn.fetchval(_PUBLIC_IS_OPEN):
         return []
     return [

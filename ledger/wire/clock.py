@@ -60,7 +60,7 @@ class Clock:
         return self._offset.ms if self._signing_ms is None else self._signing_ms
 
     def refuse(self, offset_ms: int) -> None:
-        """The venue refused what was signed by this offset: a measurement that tells the same is not signed by."""
+        """The venue refused a timestamp made with this offset: no request is signed by a measurement that agrees."""
         self._offset.refuse(offset_ms)
 
     @property

@@ -2,9 +2,9 @@
 
 Always holds: one reading alone never moves the offset that was believed before; what a second one confirms is believed
 at once only where a clock of our own (this machine's, the database's) is near it, or the venue itself refused our time;
-without any of these it must be told for a while. A time that the venue itself refused is believed only where a clock of
-our own is near it, however long it is told: a wrong Date is not what the venue goes by. Nothing farther than a day from
-every clock of ours is ever believed.
+without any of these it must be measured for a while. A time that the venue itself refused is believed only where a
+clock of our own is near it, however long it is measured: a wrong Date is not what the venue goes by. Nothing farther
+than a day from every clock of ours is ever believed.
 Until anything is known, the older of the venue's clock and ours counts.
 """
 
@@ -58,7 +58,7 @@ class Offset:
         self._since_s = since_s
         self._settled = False
         self._refused_ms: int | None = None
-        """The offset by which the newest time was told that the venue refused."""
+        """The offset of the newest timestamp that the venue refused."""
         self._own_ms: dict[str, int] = {}
 
     @property
@@ -81,7 +81,7 @@ class Offset:
         self._own_ms[name] = offset_ms
 
     def refuse(self, offset_ms: int) -> None:
-        """The venue refused a time that was told by this offset."""
+        """The venue refused a timestamp made with this offset."""
         self._refused_ms = offset_ms
 
     def is_refused(self, reading: Reading) -> bool:
