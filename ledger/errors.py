@@ -8,7 +8,8 @@ LedgerError
 ├── VenueError               the venue did not do what was asked, exit 4
 │   ├── UnreadableFrame      a payload could not be understood: keep it, count it, go on
 │   ├── VenueBusy            429, 418, 5xx, time-outs, HTML, cut bodies: wait ``retry_after_s``, ask again
-│   │   └── VenueUnreachable nothing answers at the venue's address
+│   │   ├── VenueUnreachable nothing answers at the venue's address
+│   │   └── VenueSilenced    429, 418, or asked within a silence: nothing may be asked for ``retry_after_s``
 │   ├── VenueRefused         the venue answered with an error code of its own (-2013, -1121 …): the caller decides
 │   ├── Unanswered           one question gets no answer while the venue answers others: asked again later
 │   │   └── UnreadableAnswer an answer stays unreadable as a whole: kept, asked again later, everything else goes on
@@ -73,6 +74,11 @@ class VenueBusy(VenueError):
 
 class VenueUnreachable(VenueBusy):
     """Nothing answers at the venue's address. The message names the address and the setting it came from."""
+
+
+class VenueSilenced(VenueBusy):
+    """The venue wants no question at all for ``retry_after_s`` seconds: too many requests, a ban, or a silence that an
+    earlier answer asked for."""
 
 
 class VenueRefused(VenueError):

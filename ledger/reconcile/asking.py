@@ -6,7 +6,7 @@ and an address where nobody answers concern every question, and are never taken 
 
 from __future__ import annotations
 
-from ledger.errors import Unanswered, VenueBusy, VenueUnreachable
+from ledger.errors import Unanswered, VenueBusy
 from ledger.reconcile import probe
 from ledger.venue import capabilities
 from ledger.venue.requests import Request
@@ -33,13 +33,13 @@ class Asker:
         try:
             return await self._http.send_patiently(request, attempts=attempts)
         except VenueBusy as busy:
-            if _is_about_all(busy) or not await probe.answers_others(self._http, request):
+            if probe.is_about_all(busy) or not await probe.answers_others(self._http, request):
                 raise
         # The venue may have come back just now: only what fails beside an answer to another is a fault of its own.
         try:
             return await self._http.send(request)
         except VenueBusy as busy:
-            if _is_about_all(busy):
+            if probe.is_about_all(busy):
                 raise
             self._unanswered.add(key)
             raise Unanswered(f"{busy}; the venue answers other questions meanwhile") from None
@@ -51,7 +51,3 @@ class Asker:
             return 1
         # What the venue need not have is looked at anew sooner than it is waited for.
         return ATTEMPTS if capabilities.proves_key(request) else probe.ATTEMPTS
-
-
-def _is_about_all(busy: VenueBusy) -> bool:
-    return isinstance(busy, VenueUnreachable) or busy.retry_after_s is not None

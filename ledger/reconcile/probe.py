@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledger.errors import KeyRefused, VenueBusy, VenueRefused
+from ledger.errors import KeyRefused, VenueBusy, VenueRefused, VenueSilenced, VenueUnreachable
 from ledger.venue import capabilities, requests
 from ledger.venue.capabilities import Capabilities, Outcome, Said
 from ledger.venue.requests import Request
@@ -20,6 +20,8 @@ SYMBOLS_MAX = 3
 """How many symbols' trades are asked for until one answer is clear: one market with odd answers decides nothing."""
 ATTEMPTS = 3
 """How often one endpoint is asked that gives no whole answer, before it counts as unknown."""
+SILENCE_MAX_S = 120.0
+"""So long a silence (Retry-After of a 5xx) is waited for before another question is asked; longer, it is about all."""
 
 
 async def probe(
@@ -58,14 +60,21 @@ async def _said(http: VenueHttp, request: Request, attempts: int = ATTEMPTS) -> 
             raise VenueBusy(f"{refused}; what the venue offers is asked again later") from None
         return capabilities.offers(request, Outcome(refused.status, refused.code))
     except VenueBusy as busy:
-        if busy.retry_after_s is not None or not await answers_others(http, request):
+        if is_about_all(busy) or not await answers_others(http, request):
             raise
     return None
+
+
+def is_about_all(busy: VenueBusy) -> bool:
+    """Whether it concerns every question. A 503 with Retry-After does not: it may come to one question for ever."""
+    return isinstance(busy, VenueUnreachable | VenueSilenced)
 
 
 async def answers_others(http: VenueHttp, request: Request) -> bool:
     """Whether the venue answers a question that every key may ask, of another kind than this one, and not about its
     market. What it says is of no interest. Raises VenueBusy for a silence it wants, KeyRefused."""
+    if not await http.wait_for_silence(SILENCE_MAX_S):
+        return False
     for other in (requests.account(), requests.open_orders()):
         if other.kind == request.kind:
             continue

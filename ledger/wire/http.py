@@ -24,7 +24,7 @@ import httpx
 import msgspec
 import structlog
 
-from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused, VenueUnreachable
+from ledger.errors import ConfigError, KeyRefused, VenueBusy, VenueError, VenueRefused, VenueSilenced, VenueUnreachable
 from ledger.venue import capabilities, rest_pages
 from ledger.venue.reading import LAST_MS
 from ledger.venue.requests import Request, Security, server_time
@@ -223,6 +223,14 @@ class VenueHttp:
         """Seconds of silence left, 0 for none."""
         return self._budget.blocked_for_s(self._clock.monotonic_s())
 
+    async def wait_for_silence(self, longest_s: float) -> bool:
+        """Wait until the silence that the venue wants is over. False at once where it is longer than that."""
+        if self.blocked_for_s() > longest_s:
+            return False
+        while (left_s := self.blocked_for_s()) > 0:
+            await self._clock.sleep(left_s)
+        return True
+
     def retry_key(self, security: Security | None = None) -> None:
         """Let a refused key be tried again, for calls of this security or (None) for all: enough time has passed."""
         if security is None:
@@ -323,7 +331,7 @@ class VenueHttp:
         while True:
             now_s = self._clock.monotonic_s()
             if (blocked_s := self._budget.blocked_for_s(now_s)) > 0:
-                raise VenueBusy(
+                raise VenueSilenced(
                     f"{_name(request)}: not asked, the venue wants {blocked_s:.0f} s more of silence", blocked_s
                 )
             wait_s = self._budget.reserve(request.weight, now_s, spare=spare, paced=paced)
@@ -387,7 +395,7 @@ class VenueHttp:
                 await self.on_blocked(until_ms)
         if status in (418, 429):
             why = "we are banned" if status == 418 else "too many requests"
-            raise VenueBusy(f"{_name(request)}: the venue says {why}; waiting {wait_s:.0f} s", wait_s)
+            raise VenueSilenced(f"{_name(request)}: the venue says {why}; waiting {wait_s:.0f} s", wait_s)
 
     def _clean(self, request: Request) -> Callable[[str], str]:
         """A function that takes what nobody may read out of the venue's words."""

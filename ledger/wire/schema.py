@@ -37,8 +37,8 @@ _HOLDERS = f"""
            AND (a.xact_start < mine.backend_start - $1 * interval '1 ms') IS NOT false)
     GROUP BY a.pid, a.usename, a.application_name ORDER BY a.pid
 """
-"""Sessions that held what an upgrade had to wait for: since before it began to wait, as far as we may see that. Asked by
-a session that was opened when the wait was over."""
+"""Sessions that held what an upgrade had to wait for: since before it began to wait, as far as we may see that. Asked
+by a session that was opened when the wait was over."""
 
 
 async def is_current(url: str) -> bool:

@@ -37,7 +37,9 @@ def about(name: str, symbol: str | None = None) -> Callable[[Asked], bool]:
 
 
 @asynccontextmanager
-async def odd(is_asked: Callable[[Asked], bool], body: str, status: int = 200) -> AsyncIterator[Venue]:
+async def odd(
+    is_asked: Callable[[Asked], bool], body: str, status: int = 200, headers: dict[str, str] | None = None
+) -> AsyncIterator[Venue]:
     """A venue where BTC and ETH were bought and an order rests of which its list of open orders does not tell; to
     this question it answers with ``body``."""
     async with Venue() as venue:
@@ -48,7 +50,7 @@ async def odd(is_asked: Callable[[Asked], bool], body: str, status: int = 200) -
             order_row("BTCUSDT", 3, venue.start_ms, status="NEW", executedQty="0.00", cummulativeQuoteQty="0.00")
         )
         venue.rules = [
-            lambda asked: reply(status, body) if is_asked(asked) else None,
+            lambda asked: reply(status, body, headers) if is_asked(asked) else None,
             lambda asked: reply(200, "[]") if asked.path.endswith("/openOrders") else None,
         ]
         yield venue
@@ -154,6 +156,25 @@ async def test_a_question_that_alone_gets_no_answer_stops_no_other(
         venue.traded("ETHUSDT", 4, at_ms=now_ms())
         await eventually(conn, ETH_FILLS, lambda count: count == 2)
         # Once it is answered nothing is left to be known.
+        venue.rules = venue.rules[1:]
+        await eventually(conn, HOLES, lambda found: found == "none")
+        await eventually(conn, COVERED, lambda found: found == "* BTCUSDT ETHUSDT")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_silence_that_one_question_alone_brings_for_ever_ends_before_the_next_question(
+    database_url: str, conn: Any
+) -> None:
+    """Nothing is asked within the silence; after it the other questions are answered."""
+    is_asked = about("allOrders", "BTCUSDT")
+    async with (
+        odd(is_asked, '{"code": -1008, "msg": "Overloaded."}', 503, {"Retry-After": "1"}) as venue,
+        mirroring(settings(venue, symbols=BOTH), database_url),
+    ):
+        await eventually(conn, CLOSED, lambda count: count == 1)
+        await eventually(conn, ETH_FILLS, lambda count: count == 1)
+        await eventually(conn, COVERED, lambda found: found == "ETHUSDT")
+        assert await conn.fetchval(HOLES) == "symbol_refused BTCUSDT"
         venue.rules = venue.rules[1:]
         await eventually(conn, HOLES, lambda found: found == "none")
         await eventually(conn, COVERED, lambda found: found == "* BTCUSDT ETHUSDT")
