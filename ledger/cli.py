@@ -71,7 +71,8 @@ quarantine_cli = typer.Typer(
 )
 cli.add_typer(quarantine_cli, name="quarantine")
 account_cli = typer.Typer(
-    help="The accounts of this database: list them, free a name of which nothing is kept.", no_args_is_help=True
+    help="The accounts of this database: list them, free a name of which nothing is kept, end a silence.",
+    no_args_is_help=True,
 )
 cli.add_typer(account_cli, name="account")
 deploy_cli = typer.Typer(
@@ -794,6 +795,34 @@ def account_forget(name: Annotated[str, typer.Argument(metavar="NAME", help="As 
     if not found[0]:
         raise typer.BadParameter(f"there is no account '{name}' here; see: sdx-ledger account list", param_hint="NAME")
     output.line(f"account '{name}' is forgotten; the name is free")
+
+
+@account_cli.command("unblock")
+def account_unblock(name: Annotated[str, typer.Argument(metavar="NAME", help="As `account list` shows it.")]) -> None:
+    """Ask the venue again though it told us to wait (Retry-After, a ban): where that was a mistake, of a proxy say.
+
+    Who calls during a true ban is banned for longer.
+    """
+    loaded = quiet_settings()
+    ended: list[int | None] = []
+
+    async def work(_stop: asyncio.Event) -> None:
+        async with (
+            app.existing_database(loaded, writes=True) as db,
+            postgres.reading(db.owner_url, writes=True) as conn,
+        ):
+            await postgres.check_schema(conn)
+            await accounts.named(conn, name, said_by="NAME")
+            ended.append(await accounts.unblock(conn, name))
+
+    finish(work)
+    if ended[0] is None:
+        output.line(f"account '{name}': the venue asked for no silence")
+        return
+    output.line(
+        f"account '{name}': the silence until {output.moment(ended[0])} is lifted; a service that runs keeps it until "
+        "it is started again"
+    )
 
 
 def user_name() -> str:

@@ -57,6 +57,8 @@ def lines(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
     see = "; see: sdx-ledger discrepancy list" if row["open_discrepancies"] else ""
     yield "open discrepancies", f"{row['open_discrepancies']}{see}"
     yield "REST weight", "none used" if row["weight_used"] is None else f"{row['weight_used']} used in one minute"
+    if silence := _silence(row):
+        yield "silence", f"{silence}; were that a mistake: sdx-ledger account unblock {row['account']}"
     if row["last_error"]:
         now = ", healed since" if row["last_error_healed"] else ", not healed yet"
         yield "last error", f"{row['last_error']} ({_utc(row['last_error_at'])}{now})"
@@ -72,6 +74,8 @@ def reasons(row: dict[str, Any], *, max_lag_s: float) -> list[str]:
         found.append("no process mirrors it")
     if not row["live"]:
         found.append(f"not live{_outage(row)}")
+    if silence := _silence(row):
+        found.append(silence)
     if row["lag_ms"] is None:
         found.append("nothing is complete yet")
     elif row["lag_ms"] > max_lag_s * 1000:
@@ -96,6 +100,14 @@ def _outage(row: dict[str, Any]) -> str:
         return ""
     since = f": no socket since {_utc(row['outage_since'])} ({row['outage_cause']}), REST alone is asked"
     return f"{since}; {row['stream_error']}" if row["stream_error"] else since
+
+
+def _silence(row: dict[str, Any]) -> str:
+    """Until when the venue wants no calls, by the service's clock; empty when it may be asked."""
+    left_ms = (row["blocked_until_ms"] or 0) - _ms(row["asked_at"])
+    if left_ms <= 0:
+        return ""
+    return f"the venue wants no calls before {moment(row['blocked_until_ms'])}, in {_age(left_ms)}"
 
 
 def _last_frame(row: dict[str, Any]) -> str:

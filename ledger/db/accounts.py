@@ -1,6 +1,7 @@
-"""The accounts of this database: who they are, and how a name of which nothing is kept becomes free again.
+"""The accounts of this database: who they are, how a name of which nothing is kept becomes free again, and how a
+silence that the venue asked for is ended.
 
-``conn`` is an asyncpg connection outside a transaction; ``forget`` needs that of the owner.
+``conn`` is an asyncpg connection outside a transaction; ``forget`` and ``unblock`` need that of the owner.
 """
 
 from __future__ import annotations
@@ -66,3 +67,16 @@ async def forget(conn: Any, account: str) -> bool:
         for (name,) in tables:
             await conn.execute(f'DELETE FROM ledger."{name}" WHERE account = $1', account)
     return True
+
+
+async def unblock(conn: Any, account: str) -> int | None:
+    """Forget until when the venue wanted no calls, and return it (ms of the service's clock); None: it wanted nothing.
+
+    A service that runs has it in mind until it is started again.
+    """
+    until_ms: int | None = await conn.fetchval(
+        "UPDATE ledger.venue_state v SET blocked_until_ms = NULL FROM ledger.venue_state before"
+        " WHERE v.account = $1 AND before.account = $1 RETURNING before.blocked_until_ms",
+        account,
+    )
+    return until_ms

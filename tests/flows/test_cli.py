@@ -87,6 +87,7 @@ COMMANDS = {
     ("account",): "The accounts of this database",
     ("account", "list"): "each with the venue it belongs to",
     ("account", "forget"): "Make the name of an account free",
+    ("account", "unblock"): "Ask the venue again",
     ("verify",): "Check every invariant",
     ("replay",): "from the journal and compare",
     ("db", "upgrade"): "Bring the schema",
@@ -342,6 +343,34 @@ async def test_an_account_of_which_nothing_is_kept_can_be_forgotten_and_no_other
     code, _, err = await programs.done("account", "forget", "nobody")
     assert (code, "nobody" in err) == (2, True)
     assert await conn.fetchval("SELECT count(*) FROM ledger.accounts") == 1
+
+
+async def test_a_silence_that_the_venue_asked_for_is_shown_and_can_be_lifted(programs: Bench, conn: Any) -> None:
+    await programs.sandbox("--rate", "0")
+    assert (await programs.done("reconcile"))[0] == 0
+    nothing = "account 'main': the venue asked for no silence\n"
+    assert await programs.done("account", "unblock", "main") == (0, nothing, "")
+    far_ms = 4102444800000
+    await conn.execute("UPDATE ledger.venue_state SET blocked_until_ms = $1", far_ms)
+
+    _, shown, _ = await programs.done("status")
+    assert "the venue wants no calls before 2100-01-01 00:00:00.000 UTC, in " in shown
+    assert "were that a mistake: sdx-ledger account unblock main" in shown
+    code, line, _ = await programs.done("status", "--check")
+    assert (code, "the venue wants no calls before 2100-01-01" in line) == (1, True)
+
+    code, out, err = await programs.done("account", "unblock", "main")
+    lifted = (
+        "account 'main': the silence until 2100-01-01 00:00:00.000 UTC is lifted; a service that runs keeps it until"
+    )
+    assert (code, out, err) == (0, f"{lifted} it is started again\n", "")
+    assert await conn.fetchval("SELECT blocked_until_ms FROM ledger.venue_state") is None
+    assert (await programs.done("reconcile"))[0] == 0
+    code, _, err = await programs.done("account", "unblock", "other")
+    assert (code, err) == (
+        3,
+        "sdx-ledger: NAME: account 'other' is not mirrored in this database; there is: main\n",
+    )
 
 
 async def test_a_sandbox_with_a_state_goes_on_after_a_restart_and_one_without_is_another_account(

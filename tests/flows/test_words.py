@@ -54,6 +54,7 @@ async def test_a_list_says_where_to_begin_and_leaves_no_trace(empty: Bench, word
         ("discrepancy", "resolve", "1", "--as", "deposit", "--note", "?"),
         ("quarantine", "retry"),
         ("account", "forget", "main"),
+        ("account", "unblock", "main"),
     ],
     ids=" ".join,
 )

@@ -42,6 +42,7 @@ def account(**more: Any) -> dict[str, Any]:
         "order_checks": 0,
         "unknown_statuses": 0,
         "weight_used": 30,
+        "blocked_until_ms": None,
         "last_error": None,
         "last_error_at": None,
         "paused_error": None,
@@ -60,6 +61,17 @@ AWAY = {
     "open_gaps": 1,
 }
 ERROR = {"last_error": "stream: HTTP 503", "last_error_at": datetime(2026, 11, 29, 17, 52, 46, tzinfo=UTC)}
+
+
+def test_a_silence_that_the_venue_asks_for_is_a_line_and_a_reason_until_it_is_over() -> None:
+    silent = account(blocked_until_ms=NOW_MS + 259_200_000)
+    told = "the venue wants no calls before 2026-12-02 18:17:46.000 UTC, in 3 d"
+    advice = f"{told}; were that a mistake: sdx-ledger account unblock main"
+    assert dict(health.lines(silent))["silence"] == advice
+    assert health.reasons(silent, max_lag_s=60) == [told]
+    over = account(blocked_until_ms=NOW_MS)
+    assert "silence" not in dict(health.lines(over))
+    assert health.reasons(over, max_lag_s=60) == []
 
 
 def test_every_line_of_an_account_in_good_health() -> None:
