@@ -1,4 +1,5 @@
-"""Gaps and coverage: one SQL function per sentence (coverage.sql), each its own transaction under the account's lock.
+"""Gaps, coverage and the state of the venue: one SQL function per sentence (coverage.sql, venue_state.sql), each its
+own transaction, those of gaps under the account's lock.
 
 ``conn`` is an asyncpg connection outside a transaction. Times are the venue's clock in ms.
 """
@@ -66,7 +67,7 @@ def belongs(known: Registration, account: str, rest_origin: str) -> None:
 
 async def adopt_key(conn: Any, account: str, key_fingerprint: str) -> None:
     """Remember the key the account is read with from now on."""
-    await conn.execute("UPDATE ledger.accounts SET key_fingerprint = $2 WHERE account = $1", account, key_fingerprint)
+    await conn.execute("SELECT ledger.adopt_key($1, $2)", account, key_fingerprint)
 
 
 async def stream_down(conn: Any, account: str, *, fence: int | None = None) -> None:
@@ -139,58 +140,32 @@ async def open_gaps(conn: Any, account: str) -> list[Gap]:
 
 async def set_mode(conn: Any, account: str, mode: str) -> None:
     """What the venue lets us recover, as just probed."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET mode = $2, probed_at = ledger.clock() WHERE account = $1",
-        account,
-        mode,
-    )
+    await conn.execute("SELECT ledger.set_mode($1, $2)", account, mode)
 
 
 async def set_block(conn: Any, account: str, until_ms: int) -> None:
     """The venue asked for silence until then (this machine's clock); kept so that a restart obeys it too."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET blocked_until_ms = greatest(blocked_until_ms, $2) WHERE account = $1",
-        account,
-        until_ms,
-    )
+    await conn.execute("SELECT ledger.set_block($1, $2)", account, until_ms)
 
 
 async def set_weight(conn: Any, account: str, weight_used: int) -> None:
     """REST weight spent in the last minute, for ``status``."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET weight_used = $2 WHERE account = $1 AND weight_used IS DISTINCT FROM $2",
-        account,
-        weight_used,
-    )
+    await conn.execute("SELECT ledger.set_weight($1, $2)", account, weight_used)
 
 
 async def set_error(conn: Any, account: str, error: str) -> None:
     """The newest error of the service, without secrets, for ``status``."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET last_error = $2, last_error_at = ledger.clock() WHERE account = $1",
-        account,
-        error[:2000],
-    )
+    await conn.execute("SELECT ledger.set_error($1, $2)", account, error[:2000])
 
 
 async def set_paused(conn: Any, account: str, problem: str | None) -> None:
     """The database refuses the work of this account, and why; None: it works again. For ``status``."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET paused_error = $2,"
-        " paused_since = CASE WHEN $2::text IS NOT NULL THEN coalesce(paused_since, ledger.clock()) END"
-        " WHERE account = $1 AND (paused_error IS NOT NULL OR $2::text IS NOT NULL)",
-        account,
-        None if problem is None else problem[:2000],
-    )
+    await conn.execute("SELECT ledger.set_paused($1, $2)", account, None if problem is None else problem[:2000])
 
 
 async def set_stream_error(conn: Any, account: str, error: str | None) -> None:
     """Why the stream could not be opened at the last attempt, without secrets; None: it is open."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET stream_error = $2 WHERE account = $1 AND stream_error IS DISTINCT FROM $2",
-        account,
-        None if error is None else error[:2000],
-    )
+    await conn.execute("SELECT ledger.set_stream_error($1, $2)", account, None if error is None else error[:2000])
 
 
 async def walked(conn: Any, account: str, gap_id: int) -> list[WalkStep]:
@@ -212,23 +187,10 @@ async def page_limits(conn: Any, account: str) -> dict[str, int]:
 
 async def set_page_limit(conn: Any, account: str, kind: str, rows: int) -> None:
     """The venue refused to be asked for more rows than these in a page of this kind."""
-    await conn.execute(
-        "INSERT INTO ledger.page_limits (account, kind, rows, at) VALUES ($1, $2, $3, ledger.clock())"
-        " ON CONFLICT (account, kind) DO UPDATE SET rows = excluded.rows, at = excluded.at",
-        account,
-        kind,
-        rows,
-    )
+    await conn.execute("SELECT ledger.set_page_limit($1, $2, $3)", account, kind, rows)
 
 
 async def set_stream_key(conn: Any, account: str, digest: bytes, confirmed_ms: int, *, age_ms: int) -> None:
     """The stream hangs on the listen key with this SHA-256, which the venue confirmed then (venue clock), ``age_ms``
     ago."""
-    await conn.execute(
-        "UPDATE ledger.venue_state SET key_digest = $2, key_ms = $3,"
-        " key_at = ledger.clock() - $4 * interval '1 millisecond' WHERE account = $1",
-        account,
-        digest,
-        confirmed_ms,
-        age_ms,
-    )
+    await conn.execute("SELECT ledger.set_stream_key($1, $2, $3, $4)", account, digest, confirmed_ms, age_ms)

@@ -45,6 +45,12 @@ BEGIN
 END
 $$;
 
+-- The key that the account is read with from now on, as its fingerprint.
+CREATE OR REPLACE FUNCTION ledger.adopt_key(p_account text, p_fingerprint text) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE ledger.accounts SET key_fingerprint = p_fingerprint WHERE account = p_account
+$$;
+
 -- Up to which instant of the venue's clock no gap is open: the oldest open gap ends it, one from the beginning leaves
 -- nothing (null). p_walked_gap: gaps up to this one count as closed, for a market that was walked over them.
 CREATE OR REPLACE FUNCTION ledger.gapless_through_ms(p_account text, p_walked_gap bigint) RETURNS bigint

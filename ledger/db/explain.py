@@ -126,7 +126,7 @@ async def lock_is_confirmed(conn: Any, account: str, lock: Lock, *, now_ms: int,
     """Whether this very difference was seen at least ``after_ms`` before ``now_ms`` (this machine's clock); the first
     sight of it is kept."""
     confirmed: bool | None = await conn.fetchval(
-        "SELECT ledger.observe($1, 'lock', $2, trim_scale($3::numeric - $4::numeric)::text, $5, $6)",
+        "SELECT ledger.see_lock($1, $2, $3, $4, $5, $6)",
         account,
         lock.asset,
         lock.locked,
@@ -139,11 +139,7 @@ async def lock_is_confirmed(conn: Any, account: str, lock: Lock, *, now_ms: int,
 
 async def forget_locks(conn: Any, account: str, *, but: Sequence[str]) -> None:
     """Locks of all other assets are not seen any more, or were told."""
-    await conn.execute(
-        "DELETE FROM ledger.observations WHERE account = $1 AND kind = 'lock' AND subject <> ALL ($2)",
-        account,
-        list(but),
-    )
+    await conn.execute("SELECT ledger.forget_locks($1, $2)", account, list(but))
 
 
 async def open_locks(conn: Any, account: str) -> list[OpenLock]:
@@ -212,14 +208,7 @@ async def decide(
     discrepancy, it is settled already, or (MeaningDoesNotFit) it contradicts ``meaning``.
     """
     async with conn.transaction():
-        # Under the account's lock, so that nobody settles it in between.
-        await conn.execute("SELECT ledger.lock_account($1, NULL)", account)
-        row = await conn.fetchrow(
-            "SELECT kind, subject, residual, at_ms, resolved_at, resolution FROM ledger.discrepancies"
-            " WHERE account = $1 AND discrepancy_id = $2",
-            account,
-            discrepancy_id,
-        )
+        row = await conn.fetchrow("SELECT * FROM ledger.hold_discrepancy($1, $2)", account, discrepancy_id)
         if row is None:
             raise ValueError(f"account '{account}' has no discrepancy {discrepancy_id}; see: discrepancy list --all")
         if row["resolved_at"] is not None:

@@ -467,3 +467,30 @@ LANGUAGE sql AS $$
         GROUP BY u.symbol HAVING count(*) = 1
     ) s
 $$;
+
+-- A difference between what is locked of an asset and what its open orders reserve, seen at p_at_ms (the clock of the
+-- service's machine). True: this very one was seen at least p_after_ms before; see ledger.observe.
+CREATE OR REPLACE FUNCTION ledger.see_lock(
+    p_account text, p_asset text, p_locked numeric, p_reserved numeric, p_at_ms bigint, p_after_ms bigint
+) RETURNS boolean
+LANGUAGE sql AS $$
+    SELECT ledger.observe(p_account, 'lock', p_asset, trim_scale(p_locked - p_reserved)::text, p_at_ms, p_after_ms)
+$$;
+
+-- Locks of all other assets are not seen any more, or were told.
+CREATE OR REPLACE FUNCTION ledger.forget_locks(p_account text, p_but text[]) RETURNS void
+LANGUAGE sql AS $$
+    DELETE FROM ledger.observations WHERE account = p_account AND kind = 'lock' AND subject <> ALL (p_but)
+$$;
+
+-- A discrepancy that a person is about to settle, under the account's lock, so that nobody else settles it meanwhile. No
+-- row: there is none of this number.
+CREATE OR REPLACE FUNCTION ledger.hold_discrepancy(p_account text, p_discrepancy_id bigint)
+RETURNS TABLE (kind text, subject text, residual numeric, at_ms bigint, resolved_at timestamptz, resolution text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM ledger.lock_account(p_account, NULL);
+    RETURN QUERY SELECT d.kind, d.subject, d.residual, d.at_ms, d.resolved_at, d.resolution
+    FROM ledger.discrepancies d WHERE d.account = p_account AND d.discrepancy_id = p_discrepancy_id;
+END
+$$;

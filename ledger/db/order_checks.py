@@ -111,13 +111,7 @@ async def add(
 ) -> None:
     """These orders must be asked for; one that is entered already keeps its time. ``due_ms`` None: never again."""
     await conn.execute(
-        """
-        INSERT INTO ledger.order_checks AS c (account, symbol, order_id, reason, due_ms, tries, ends_coverage)
-        SELECT $1, u.symbol, u.order_id, $4, $5, $6, $7 FROM unnest($2::text[], $3::bigint[]) AS u(symbol, order_id)
-        ORDER BY u.symbol, u.order_id
-        ON CONFLICT (account, symbol, order_id, reason) DO UPDATE
-            SET ends_coverage = c.ends_coverage OR excluded.ends_coverage
-        """,
+        "SELECT ledger.add_order_checks($1, $2, $3, $4, $5, $6, $7)",
         account,
         [symbol for symbol, _ in keys],
         [order_id for _, order_id in keys],
@@ -130,27 +124,12 @@ async def add(
 
 async def put_off(conn: Any, account: str, key: OrderKey, reasons: Sequence[str], *, due_ms: int) -> None:
     """The order was asked for in vain, or in part: once more at ``due_ms``."""
-    await conn.execute(
-        "UPDATE ledger.order_checks SET due_ms = $5, tries = tries + 1"
-        " WHERE account = $1 AND symbol = $2 AND order_id = $3 AND reason = ANY ($4)",
-        account,
-        *key,
-        list(reasons),
-        due_ms,
-    )
+    await conn.execute("SELECT ledger.put_off_order_checks($1, $2, $3, $4, $5)", account, *key, list(reasons), due_ms)
 
 
 async def done(conn: Any, account: str, key: OrderKey, reasons: Sequence[str], *, quiet_ms: int) -> None:
     """The answer settles these reasons, unless the order moved after ``quiet_ms``, which it may not know of."""
-    await conn.execute(
-        "DELETE FROM ledger.order_checks c WHERE c.account = $1 AND c.symbol = $2 AND c.order_id = $3"
-        " AND c.reason = ANY ($4) AND NOT EXISTS (SELECT FROM ledger.orders o"
-        " WHERE o.account = $1 AND o.symbol = $2 AND o.order_id = $3 AND o.updated_ms > $5)",
-        account,
-        *key,
-        list(reasons),
-        quiet_ms,
-    )
+    await conn.execute("SELECT ledger.end_order_checks($1, $2, $3, $4, $5)", account, *key, list(reasons), quiet_ms)
 
 
 async def states(conn: Any, account: str, keys: Sequence[OrderKey]) -> dict[OrderKey, OrderCheck]:

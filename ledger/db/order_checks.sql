@@ -65,3 +65,37 @@ BEGIN
     ON CONFLICT DO NOTHING;
 END
 $$;
+
+-- These orders must be asked for; one that is entered already keeps its time. p_due_ms null: never again.
+CREATE OR REPLACE FUNCTION ledger.add_order_checks(
+    p_account text, p_symbol text[], p_order_id bigint[], p_reason text, p_due_ms bigint, p_tries integer,
+    p_ends_coverage boolean
+) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO ledger.order_checks AS c (account, symbol, order_id, reason, due_ms, tries, ends_coverage)
+    SELECT p_account, u.symbol, u.order_id, p_reason, p_due_ms, p_tries, p_ends_coverage
+    FROM unnest(p_symbol, p_order_id) AS u(symbol, order_id)
+    ORDER BY u.symbol, u.order_id
+    ON CONFLICT (account, symbol, order_id, reason) DO UPDATE
+        SET ends_coverage = c.ends_coverage OR excluded.ends_coverage
+$$;
+
+-- The order was asked for in vain, or in part: once more at p_due_ms.
+CREATE OR REPLACE FUNCTION ledger.put_off_order_checks(
+    p_account text, p_symbol text, p_order_id bigint, p_reasons text[], p_due_ms bigint
+) RETURNS void
+LANGUAGE sql AS $$
+    UPDATE ledger.order_checks SET due_ms = p_due_ms, tries = tries + 1
+    WHERE account = p_account AND symbol = p_symbol AND order_id = p_order_id AND reason = ANY (p_reasons)
+$$;
+
+-- An answer settles these reasons, unless the order moved after p_quiet_ms, which the answer may not know of.
+CREATE OR REPLACE FUNCTION ledger.end_order_checks(
+    p_account text, p_symbol text, p_order_id bigint, p_reasons text[], p_quiet_ms bigint
+) RETURNS void
+LANGUAGE sql AS $$
+    DELETE FROM ledger.order_checks c
+    WHERE c.account = p_account AND c.symbol = p_symbol AND c.order_id = p_order_id AND c.reason = ANY (p_reasons)
+      AND NOT EXISTS (SELECT FROM ledger.orders o WHERE o.account = p_account AND o.symbol = p_symbol
+                      AND o.order_id = p_order_id AND o.updated_ms > p_quiet_ms)
+$$;

@@ -34,11 +34,7 @@ class Waiting:
 
 async def markets(conn: Any, account: str) -> list[RefusedMarket]:
     """All of them. Those whose discrepancy a person has accepted are taken out: they are asked for like any other."""
-    await conn.execute(
-        "DELETE FROM ledger.refused_markets r WHERE r.account = $1 AND NOT EXISTS (SELECT FROM ledger.discrepancies d"
-        " WHERE d.account = $1 AND d.kind = 'symbol_refused' AND d.symbol = r.symbol AND d.resolved_at IS NULL)",
-        account,
-    )
+    await conn.execute("SELECT ledger.leave_accepted_markets($1)", account)
     rows = await conn.fetch(
         "SELECT symbol, from_ms, tries, due_ms, refused_seq FROM ledger.refused_markets WHERE account = $1"
         " ORDER BY symbol",
@@ -49,23 +45,12 @@ async def markets(conn: Any, account: str) -> list[RefusedMarket]:
 
 async def refused(conn: Any, account: str, symbol: str, *, from_ms: int, due_ms: int) -> None:
     """The venue refused once more to tell of this market, of which nothing is known from ``from_ms`` on."""
-    await conn.execute(
-        """
-        INSERT INTO ledger.refused_markets AS r (account, symbol, from_ms, tries, due_ms, refused_seq)
-        SELECT $1, $2, $3, 1, $4, a.head_seq FROM ledger.accounts a WHERE a.account = $1
-        ON CONFLICT (account, symbol) DO UPDATE SET from_ms = least(r.from_ms, excluded.from_ms),
-            tries = r.tries + 1, due_ms = excluded.due_ms, refused_seq = excluded.refused_seq
-        """,
-        account,
-        symbol,
-        from_ms,
-        due_ms,
-    )
+    await conn.execute("SELECT ledger.market_refused($1, $2, $3, $4)", account, symbol, from_ms, due_ms)
 
 
 async def answered(conn: Any, account: str, symbol: str) -> None:
     """The venue told everything that was asked for of this market."""
-    await conn.execute("DELETE FROM ledger.refused_markets WHERE account = $1 AND symbol = $2", account, symbol)
+    await conn.execute("SELECT ledger.market_answered($1, $2)", account, symbol)
 
 
 async def waiting(conn: Any, account: str, kinds: tuple[str, ...]) -> list[Waiting]:

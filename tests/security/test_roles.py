@@ -6,18 +6,22 @@ A difference is a decision: look at it, then write what is shown into ``roles.tx
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import asyncpg
 import pytest
 
 from ledger import verify
-from ledger.db import reads
+from ledger.db import coverage, explain, reads
+from ledger.db.apply import Entry, apply, build
 from ledger.export.csv_files import FORMATS
+from ledger.facts.identity import SessionMemory
 from ledger.wire import postgres
 from ledger.wire.heads import Head
 from tests.flows.processes import bench
@@ -139,18 +143,111 @@ async def test_every_check_runs_with_the_readers_rights(database_url: str, conn:
     [
         "INSERT INTO ledger.alembic_version VALUES ('9999')",
         "UPDATE ledger.alembic_version SET version_num = '9999'",
+        "INSERT INTO ledger.inbox SELECT * FROM ledger.inbox",
+        "INSERT INTO ledger.batches SELECT * FROM ledger.batches",
         "UPDATE ledger.inbox SET problem = ''",
         "DELETE FROM ledger.inbox",
         "DELETE FROM ledger.gaps",
         "TRUNCATE ledger.fills",
         "ALTER TABLE ledger.inbox DISABLE TRIGGER ALL",
         "CREATE TABLE ledger.x ()",
+        "UPDATE ledger.fills SET price = 1",
+        "UPDATE ledger.gaps SET closed_at = now()",
+        "UPDATE ledger.accounts SET fence = fence + 1",
+        "DELETE FROM ledger.order_checks",
+        # What the entry functions call is the owner's to call.
+        "SELECT ledger.beat('main', 9)",
+        "SELECT ledger.doubt('main', 'made_up', 's', NULL, NULL, 1, now())",
+        "SELECT ledger.leave_quarantine('main', 1, 1, now())",
+        "SELECT ledger.lock_account('main', NULL)",
     ],
 )
-async def test_the_writer_changes_neither_the_schema_nor_the_journal(database_url: str, sql: str) -> None:
+async def test_the_writer_changes_nothing_but_through_entry_functions(database_url: str, sql: str) -> None:
     async with connected(database_url, "sdx_writer") as writer:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await writer.execute(sql)
+
+
+async def test_a_journal_row_cannot_be_forged_and_one_of_the_entry_function_is_in_the_chain(
+    database_url: str, conn: Any
+) -> None:
+    frame = Entry(1, 5, "told", 5, b"{}", None, ())
+    async with connected(database_url, "sdx_writer") as writer:
+        await coverage.register(writer, "main")
+        await apply(writer, build("main", UUID(int=1), "stream", [frame], SessionMemory()))
+
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for table inbox"):
+            await writer.execute(
+                "INSERT INTO ledger.inbox (account, seq, source, session_id, frame_no, received_at, kind, raw)"
+                " SELECT account, 2, source, session_id, 2, received_at, kind, raw FROM ledger.inbox"
+            )
+        assert await writer.fetch("SELECT * FROM ledger.broken_chain('main')") == []
+
+    assert await conn.fetchval("SELECT count(*) FROM ledger.inbox") == 1
+
+
+async def test_whoever_runs_as_the_owner_takes_no_name_from_the_callers_search_path(conn: Any) -> None:
+    entries = await conn.fetch(
+        "SELECT oid::regprocedure::text AS name, proconfig FROM pg_proc"
+        " WHERE pronamespace::regnamespace::text LIKE 'ledger%' AND prosecdef"
+    )
+
+    assert len(entries) > 30
+    assert [row["name"] for row in entries if "search_path=pg_catalog, pg_temp" not in (row["proconfig"] or ())] == []
+
+
+async def test_what_a_role_may_call_runs_as_the_owner_or_writes_nothing(conn: Any) -> None:
+    others = await conn.fetch(
+        """
+        SELECT DISTINCT p.proname FROM pg_proc p CROSS JOIN unnest($1::text[]) AS role
+        WHERE p.pronamespace = 'ledger'::regnamespace AND has_function_privilege(role, p.oid, 'EXECUTE')
+        AND NOT p.prosecdef AND (p.provolatile = 'v' OR p.prosrc ~* '\\m(insert|update|delete)\\M')
+        """,
+        list(ROLES),
+    )
+
+    # The clock alone changes from one look to the next.
+    assert [row["proname"] for row in others] == ["clock"]
+
+
+async def test_every_function_writes_the_schema_of_what_it_names(conn: Any) -> None:
+    """The search path finds none of ours, so a name without its schema is a mistake that shows at the first call."""
+    functions = await conn.fetch(
+        "SELECT proname, prosrc FROM pg_proc WHERE pronamespace::regnamespace::text LIKE 'ledger%'"
+    )
+    tables = await conn.fetch("SELECT relname FROM pg_class WHERE relnamespace = 'ledger'::regnamespace")
+    called = "|".join({row["proname"] for row in functions})
+    looked_at = "|".join(row["relname"] for row in tables)
+    bare = re.compile(rf"(?<![\w.])(?:{called})\(|\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:{looked_at})\b")
+
+    def code_of(body: str) -> str:
+        return re.sub(r"--[^\n]*|'[^']*'", "", body)
+
+    assert bare.search(code_of("PERFORM ledger.beat(1); SELECT 1 FROM ledger.fills -- beat(\n")) is None
+    assert bare.search(code_of("PERFORM beat(1)"))
+    assert bare.search(code_of("SELECT 1 FROM fills"))
+    assert {row["proname"]: found[0] for row in functions if (found := bare.search(code_of(row["prosrc"])))} == {}
+
+
+async def test_an_entry_function_runs_nothing_that_its_caller_put_into_the_search_path(
+    database_url: str, conn: Any
+) -> None:
+    await conn.execute(
+        """
+        GRANT CREATE ON SCHEMA public TO PUBLIC;
+        SET ROLE sdx_reader;
+        CREATE FUNCTION public.array_position(text[], text) RETURNS integer LANGUAGE plpgsql AS $$
+            BEGIN RAISE EXCEPTION 'shadow of array_position ran as %', current_user; END $$;
+        RESET ROLE
+        """
+    )
+    async with connected(database_url, "sdx_writer") as writer:
+        await coverage.register(writer, "main")
+        await writer.execute("SET search_path = public, pg_catalog")
+
+        with pytest.raises(asyncpg.RaiseError, match="shadow of array_position ran as sdx_writer"):
+            await writer.fetchval("SELECT array_position(ARRAY['a'], 'a'::text)")
+        assert await explain.learn_markets(writer, "main", {"BTCUSDT": ("BTC", "USDT")}, source="venue") == 1
 
 
 READING = [

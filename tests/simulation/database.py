@@ -43,7 +43,8 @@ TERMINATED_WITHIN_MS = 60_000
 
 WRITER = "sdx_writer"
 """The role under which processes write, as in earnest; the world itself is the superuser."""
-WRITTEN = ("inbox", "batches", "orders", "fills", "balances", "balance_history")
+ENTRIES = ("apply", "open_gap", "close_gap", "find_order_checks", "explain", "set_mode")
+"""What the writer may call; it may only read tables."""
 CALLED = ("apply", "row_digest", "lock_account", "move_alone", "doubt")
 
 
@@ -51,8 +52,8 @@ def _refusal(kind: str, chance: Random) -> tuple[str, str]:
     """How the database comes to refuse, and how that ends: a right or a function is missing, or some content is not
     taken."""
     if kind == "grants":
-        table = chance.choice(WRITTEN)
-        return f"REVOKE INSERT ON ledger.{table} FROM {WRITER}", f"GRANT INSERT ON ledger.{table} TO {WRITER}"
+        right = f"EXECUTE ON FUNCTION ledger.{chance.choice(ENTRIES)}"
+        return f"REVOKE {right} FROM {WRITER}", f"GRANT {right} TO {WRITER}"
     if kind == "function":
         name = chance.choice(CALLED)
         return (

@@ -230,17 +230,17 @@ ANY_ERROR, NO_HOLE = "any error of the database is about content", "what is quar
 
 
 @pytest.mark.parametrize(
-    ("kind", "plant", "caught_by"),
+    ("kind", "chance", "plant", "caught_by"),
     [
-        ("db_grants", ANY_ERROR, "the mirror never fails by itself"),
-        ("db_function", ANY_ERROR, "the mirror never fails by itself"),
-        ("db_content", NO_HOLE, "coverage is never past what is known"),
+        ("db_grants", 2, ANY_ERROR, "the mirror never fails by itself"),  # the right to apply
+        ("db_function", 1, ANY_ERROR, "the mirror never fails by itself"),
+        ("db_content", 1, NO_HOLE, "coverage is never past what is known"),
     ],
 )
 def test_a_database_that_refuses_for_a_while_costs_nothing_and_mistakes_about_it_are_caught(
-    crew: Crew, kind: str, plant: str, caught_by: str
+    crew: Crew, kind: str, chance: int, plant: str, caught_by: str
 ) -> None:
-    story = replace(crash_story("full"), harm=(Harm(2.3, kind, 1, 5.0, 1),))
+    story = replace(crash_story("full"), harm=(Harm(2.3, kind, 1, 5.0, chance),))
     assert crew.bench is not None
     server, found = crew.bench.server, []
     for mistake in (None, plant):
