@@ -210,6 +210,14 @@ $$;
 -- How long after the end of one a thing of the same id must have begun to be another: no report is that late.
 CREATE OR REPLACE FUNCTION ledger.anew_after_ms() RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 86400000::bigint $$;
 
+-- Whether it is known that the ids of this market began anew after p_over_ms and by p_ms: what had ended before is over.
+CREATE OR REPLACE FUNCTION ledger.is_known_anew(p_account text, p_symbol text, p_over_ms bigint, p_ms bigint) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (
+        SELECT FROM ledger.discrepancies d WHERE d.account = p_account AND d.kind = 'ids_began_anew' AND d.symbol = p_symbol
+        AND d.uncovered_from_ms > p_over_ms AND d.uncovered_from_ms < p_ms + ledger.anew_after_ms())
+$$;
+
 -- Bring a fill that a row already has by key: nulls are filled in, REST's time wins, other numbers are a discrepancy.
 -- Returns 1 when the row changed.
 CREATE OR REPLACE FUNCTION ledger.meet_fill(
@@ -448,14 +456,18 @@ BEGIN
 END
 $$;
 
+DROP FUNCTION IF EXISTS ledger.is_long_over;
 -- Whether something that began at p_ms began long after this order was over. Where an order's only time is its creation
--- nobody knows when it ended: unless all of it is there, what comes late may be part of it.
-CREATE OR REPLACE FUNCTION ledger.is_long_over(
-    p_rank smallint, p_created_ms bigint, p_updated_ms bigint, p_executed numeric, p_fills_qty numeric, p_ms bigint
+-- nobody knows when it ended: unless all of it is there, what comes late may be part of it, but for a market whose ids are
+-- known to have begun anew since.
+CREATE FUNCTION ledger.is_long_over(
+    p_account text, p_symbol text, p_rank smallint, p_created_ms bigint, p_updated_ms bigint, p_executed numeric,
+    p_fills_qty numeric, p_ms bigint
 ) RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT coalesce(p_rank = 3 AND p_ms > p_updated_ms + ledger.anew_after_ms()
-        AND (p_created_ms IS NULL OR p_updated_ms > p_created_ms OR p_fills_qty >= nullif(p_executed, 0)), false)
+        AND (p_created_ms IS NULL OR p_updated_ms > p_created_ms OR p_fills_qty >= nullif(p_executed, 0)
+             OR ledger.is_known_anew(p_account, p_symbol, p_updated_ms, p_ms)), false)
 $$;
 
 -- Whether a report of this side at p_ms is of another order than the one held with its id, last changed at p_held_ms: the
@@ -486,7 +498,8 @@ LANGUAGE sql STABLE AS $$
             SELECT t.* FROM ledger.orders t WHERE t.account = p_account AND (t.symbol, t.order_id) >= (u.symbol, u.order_id)
             ORDER BY t.symbol, t.order_id LIMIT 1
         ) o ON o.symbol = u.symbol AND o.order_id = u.order_id
-        WHERE ledger.is_long_over(o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty, u.ms)
+        WHERE ledger.is_long_over(p_account, u.symbol, o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty,
+                                  o.fills_qty, u.ms)
            OR ledger.is_of_other_side(o.side, u.side, o.updated_ms, u.ms)
         UNION ALL
         SELECT u.symbol, u.order_id, NULL, u.frame, u.created,
@@ -840,7 +853,8 @@ BEGIN
                    -- Another order of the same id, whichever of them came first.
                    f.symbol IS NOT NULL AND (
                        (f.created IS NULL AND ledger.is_long_over(
-                           o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty, f.updated))
+                           p_account, f.symbol, o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty,
+                           f.updated))
                        OR coalesce(o.status_rank = 3 AND f.created > o.updated_ms + ledger.anew_after_ms(), false)
                        OR coalesce(o.created_ms > f.updated + ledger.anew_after_ms(), false)
                        OR ledger.is_of_other_side(o.side, f.side, o.updated_ms, f.updated)) AS anew,

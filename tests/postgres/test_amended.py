@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import permutations
 from typing import Any
@@ -239,6 +240,32 @@ async def test_a_fill_that_comes_late_of_an_order_known_by_its_creation_alone_is
     await Session().tell(conn, late, fill(60 * DAY_MS, "3", status="FILLED"))
     assert await rows(conn, "SELECT qty FROM ledger_v1.fills") == [(3,)]
     assert await doubts(conn) == []
+
+
+EXPIRED = order("EXPIRED", side="BUY", orig_qty="10", executed_qty="0", created_ms=T_MS, updated_ms=T_MS)
+"""Over as soon as it was made, which looks as if its only time were its creation."""
+ANOTHER = order("CANCELED", ORDER_ID + 1, side="BUY", created_ms=T_MS, updated_ms=T_MS + 5)
+
+
+@pytest.mark.parametrize("by_rest", [False, True], ids=["frame", "trade"])
+@pytest.mark.parametrize("old", [CREATED_ALONE, EXPIRED], ids=["filled at some time", "expired"])
+async def test_where_ids_are_known_to_have_begun_anew_what_ended_before_gets_no_late_fill(
+    conn: Any, old: Order, by_rest: bool
+) -> None:
+    """Another order of the market has shown it; of this one nothing but that tells the two apart."""
+    await known(conn)
+    await rest().tell(conn, old, ANOTHER, asked_ms=9000)
+    socket = Session()
+    await socket.tell(conn, msgspec.structs.replace(ANOTHER, status="NEW", created_ms=None, updated_ms=T_MS + LATER))
+    assert await doubts(conn) == [("ids_began_anew", True)]
+    if by_rest:
+        await rest().tell(conn, trade(77, LATER + 10, "3"), asked_ms=LATER + 9000)
+    else:
+        await socket.tell(conn, order("FILLED", updated_ms=T_MS + LATER + 10), fill(LATER + 10, "3", status="FILLED"))
+
+    assert await order_of(conn, "status, updated_at") == (old.status, datetime.fromtimestamp(T_MS / 1000, UTC))
+    assert await rows(conn, "SELECT qty FROM ledger_v1.fills") == []
+    assert await doubts(conn) == [("ids_began_anew", True)]
 
 
 def test_the_sandbox_amends_an_order_as_the_venue_it_follows_does() -> None:
