@@ -507,7 +507,7 @@ class Mirror:
                 lambda conn: coverage.open_gap(
                     conn,
                     self.name,
-                    cause="asked for",
+                    cause=coverage.ASKED_FOR,
                     until_ms=now_ms,
                     not_after_ms=since_ms,
                     live=False,

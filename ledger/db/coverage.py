@@ -12,6 +12,9 @@ from typing import Any
 from ledger.db.apply import WalkStep
 from ledger.errors import ConfigError
 
+ASKED_FOR = "asked for"
+"""Cause of a gap that is none: somebody wants the time to be read again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:

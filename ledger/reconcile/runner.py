@@ -342,6 +342,8 @@ class Reconciler:
         # None of these gaps ends later than now, whatever a clock said when it was opened.
         fresh_ms = min(max(ends_ms), self._clock.venue_now_ms()) + self._lag_ms
         await self._wait_until(fresh_ms)
+        if any(gap.cause == coverage.ASKED_FOR for gap in gaps):
+            self._refused.clear()  # whoever asks for it wants all of it asked, what was no market until now too
         quiet_seq = await self._head_seq()
         steps = await self._writer.run(lambda conn: coverage.walked(conn, self._account, gaps[0].gap_id))
         covers = max(gap.gap_id for gap in gaps)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ledger.db import coverage
 from ledger.reconcile import holes
 from tests.field.venue import Venue, now_ms
 from tests.flows.mirrors import eventually, mirroring
@@ -37,3 +38,20 @@ async def test_what_a_new_market_had_before_is_read_at_once(
             await venue.push(resting("DOGEUSDT", 3))
             await eventually(conn, OLD_FILLS, lambda count: count == 1)
             await eventually(conn, COVERED, lambda covered: covered == "* BTCUSDT DOGEUSDT")
+
+
+async def test_a_market_that_was_none_at_first_is_found_by_a_walk_that_somebody_asks_for(
+    database_url: str, conn: Any
+) -> None:
+    """ETH is held, so ETHUSDT is tried; the venue does not know it then, and nothing names it later."""
+    async with Venue() as venue:
+        venue.balances["ETH"] = ("10", "0")
+        venue.traded("BTCUSDT", 1)
+        async with mirroring(settings(venue, reconcile_every_s=300), database_url):
+            await eventually(conn, COVERED, lambda covered: covered == "* BTCUSDT")
+            assert "ETHUSDT" in [asked.params["symbol"] for asked in venue.calls("allOrders")]
+            venue.traded("ETHUSDT", 2)
+            await coverage.open_gap(
+                conn, "main", cause=coverage.ASKED_FOR, until_ms=now_ms(), not_after_ms=0, live=False
+            )
+            await eventually(conn, COVERED, lambda covered: covered == "* BTCUSDT ETHUSDT")

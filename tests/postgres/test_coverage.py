@@ -374,7 +374,7 @@ async def test_a_walk_that_somebody_asks_for_ends_the_outage_s_row_and_what_goes
     first = await outage(conn, 0, cause="start")
     await coverage.close_gap(conn, ACCOUNT, first.gap_id, complete_from_ms=None)
     lost = await lasting(conn)
-    asked = await outage(conn, 3000, cause="asked for", live=False)
+    asked = await outage(conn, 3000, cause=coverage.ASKED_FOR, live=False)
     assert (asked.gap_id, asked.until_ms) == (lost.gap_id, T_MS + 3000)
     assert not await conn.fetchval("SELECT live FROM ledger_v1.coverage WHERE symbol = '*'")
     rest = await lasting(conn)

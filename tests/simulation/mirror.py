@@ -192,5 +192,5 @@ def rendered(error: BaseException) -> str:
 async def asked_for_walk(conn: Any, account: str, venue: Venue, since_ms: int) -> None:
     """What ``sdx-ledger reconcile --since`` begins with: a gap over everything since then."""
     await coverage.open_gap(
-        conn, account, cause="asked for", until_ms=venue.now_ms(), not_after_ms=since_ms, live=False
+        conn, account, cause=coverage.ASKED_FOR, until_ms=venue.now_ms(), not_after_ms=since_ms, live=False
     )
