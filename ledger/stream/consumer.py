@@ -46,6 +46,8 @@ BEAT_S = 1.0
 """How often a quiet stream says that it is alive."""
 KEY_PAUSE_S = 300.0
 """The longest pause while the venue refuses the API key a listen key."""
+ROW_AGAIN_S = 5.0
+"""How often the row of an outage is written again: a database that went back may have lost it."""
 ATTEMPT_EVERY_S = 1.0
 """Connection attempts are at least this far apart."""
 ROTATE = "rotate"
@@ -191,6 +193,8 @@ class Consumer:
         self._outage: Outage | None = Outage("start", None)
         self._due: deque[_Down | _Up] = deque()
         self._beat_s = 0.0
+        self._row_s: float | None = None
+        """When the row of the outage that goes on was last written (monotonic); None: it has none."""
         self._told_ms: int | None = None
         """Venue clock of the newest frame that was written."""
         self._error: str | None = None
@@ -447,6 +451,8 @@ class Consumer:
         """Write what arrived, in order, until stopped and drained."""
         while True:
             self._notice_correction()
+            if self._row_s is not None and self._clock.monotonic_s() - self._row_s >= ROW_AGAIN_S:
+                self._is_lasting()
             try:
                 await self._write_due()
                 await self._keep_key()
@@ -488,6 +494,7 @@ class Consumer:
                     from_ms=gap.from_ms,
                     until_ms=gap.until_ms,
                 )
+            self._row_s = None if isinstance(due, _Up) or due.outage is None else self._clock.monotonic_s()
             if isinstance(due, _Up):
                 await self._writer.run(lambda conn: coverage.set_stream_error(conn, self._account, None))
             self._due.popleft()

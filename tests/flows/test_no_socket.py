@@ -8,6 +8,7 @@ import pytest
 
 from ledger.db import reads
 from ledger.reconcile import runner
+from ledger.stream import consumer, liveness
 from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, settings_for, venue
 
 FOR_GOOD = 1_000_000
@@ -87,3 +88,18 @@ async def test_an_outage_that_a_restart_falls_into_stays_one_row(database_url: s
         again = await gap(conn, 2)
         assert (again["cause"], again["from_ms"], again["opened_at"]) == ("lost", lost["from_ms"], lost["opened_at"])
         assert again["until_ms"] > lost["from_ms"]
+
+
+async def test_the_row_of_an_outage_that_the_database_lost_is_written_again(
+    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a failover to a standby that was behind: no attempt to connect is due for a long time."""
+    monkeypatch.setattr(consumer, "ROW_AGAIN_S", 0.2)
+    async with venue("full") as sandbox, mirroring(settings_for(sandbox), database_url):
+        await gaps_closed(conn, 1)
+        monkeypatch.setattr(liveness, "backoff_s", lambda *_: 1000.0)
+        await sandbox.fault({"do": "refuse_ws", "for_s": 100_000})
+        await sandbox.fault({"do": "drop"})
+        await eventually(conn, ROWS, at_least(2))
+        await conn.execute("DELETE FROM ledger.gaps WHERE until_ms IS NULL")
+        await eventually(conn, ROWS, at_least(2))
