@@ -117,7 +117,9 @@ class Wire:
         """Close in good order: what was sent before still arrives."""
         if self.open and not self.silent:
             self.open = False
-            self._at(self._goodbye_s(), self._end, ConnectionClosedError(Close(code, ""), Close(code, ""), True))
+            due_s = self._goodbye_s()
+            self._venue.farewell_s = max(self._venue.farewell_s, due_s)
+            self._at(due_s, self._end, ConnectionClosedError(Close(code, ""), Close(code, ""), True))
 
     def cut(self) -> None:
         """The connection breaks; what is on its way is lost."""
@@ -245,6 +247,8 @@ class Venue:
         self.disorder_until_s = 0.0
         self.late_until_s = 0.0
         self.late_s = 0.0
+        self.farewell_s = 0.0
+        """Until then sockets that were hung up still bring what was on its way, and nobody can know."""
         self.overtaken_s = 0.0
         """So late come frames that leave now, and those that leave afterwards come before them; 0: in time."""
         self.date_wrong_until_s = 0.0

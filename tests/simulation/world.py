@@ -276,7 +276,8 @@ class World:
         """While the trouble lasts: what must hold at any moment. A breach waits to be told at the end."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            if self.venue.live() or not self._is_undisturbed or self._running()[0] is not self._watched:
+            is_up = self.venue.live() or self.loop.time() < self.venue.farewell_s
+            if is_up or not self._is_undisturbed or self._running()[0] is not self._watched:
                 self.alone_since_s = self.loop.time()
                 self._watched = next(iter(self._running()), None)
             try:
@@ -709,21 +710,23 @@ class World:
         """The database fails over to a standby that has been behind since now."""
         self.database.remember()
 
-        def fail_over() -> None:
-            if self.database.go_back():
-                self.memory = checks.Memory()
-                self.log("database went back")
+        self.loop.outside(harm.seconds, self._fail_over)
 
-        self.loop.outside(harm.seconds, fail_over)
+    def _fail_over(self) -> bool:
+        """True: the database went back. The row of an outage may be lost with it, and is found missing in a while."""
+        if not self.database.go_back():
+            return False
+        self.memory = checks.Memory()
+        self.alone_since_s = self.loop.time()
+        self.log("database went back")
+        return True
 
     def _went_back_away(self, harm: Harm, chance: Random) -> None:
         """Likewise, then nobody is connected for a while: the process is killed, or database or sockets are away."""
         self.database.remember()
 
         def fail_over() -> None:
-            if self.database.go_back():
-                self.memory = checks.Memory()
-                self.log("database went back")
+            if self._fail_over():
                 self.harm["database_went_back_and_away"] += 1
                 away_s = chance.uniform(1.0, 12.0)
                 how = chance.choice(("killed", "database", "sockets"))
