@@ -803,7 +803,8 @@ BEGIN
                    max(coalesce(f.updated, 0)) FILTER (WHERE f.orig IS NOT NULL OR f.price IS NOT NULL OR f.client IS NOT NULL)
                        AS terms_ms,
                    min(f.status) FILTER (WHERE f.rank = 3) AS end1, max(f.status) FILTER (WHERE f.rank = 3) AS end2,
-                   max(f.executed) AS executed, max(f.quote) AS quote, min(f.created) AS created, max(f.updated) AS updated
+                   max(f.executed) AS executed, max(f.quote) AS quote, min(f.created) AS created, max(f.updated) AS updated,
+                   max(f.updated) FILTER (WHERE f.rank IN (0, 1)) AS begun
             FROM facts f GROUP BY f.symbol, f.order_id
         ), sums AS (
             SELECT u.* FROM unnest(v_sums) AS u
@@ -855,6 +856,9 @@ BEGIN
                        (f.created IS NULL AND ledger.is_long_over(
                            p_account, f.symbol, o.status_rank, o.created_ms, o.updated_ms, o.venue_executed_qty, o.fills_qty,
                            f.updated))
+                       -- REST was asked for the one that had ended before the other was new.
+                       OR coalesce(f.created IS NULL AND o.status_rank = 3 AND o.terms_asked_ms > 0 AND f.begun
+                                   > greatest(o.terms_asked_ms, o.updated_ms + ledger.anew_after_ms()), false)
                        OR coalesce(o.status_rank = 3 AND f.created > o.updated_ms + ledger.anew_after_ms(), false)
                        OR coalesce(o.created_ms > f.updated + ledger.anew_after_ms(), false)
                        OR ledger.is_of_other_side(o.side, f.side, o.updated_ms, f.updated)) AS anew,

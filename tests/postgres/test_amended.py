@@ -268,6 +268,31 @@ async def test_where_ids_are_known_to_have_begun_anew_what_ended_before_gets_no_
     assert await doubts(conn) == [("ids_began_anew", True)]
 
 
+@pytest.mark.parametrize("old", [CREATED_ALONE, EXPIRED], ids=["filled at some time", "expired"])
+async def test_what_is_new_after_rest_told_the_end_is_another_order(conn: Any, old: Order) -> None:
+    await known(conn)
+    await rest().tell(conn, old, asked_ms=LATER)
+    new = [order("NEW", side="BUY", updated_ms=T_MS + LATER + 1), order("FILLED", updated_ms=T_MS + LATER + 1)]
+    await Session().tell(conn, *new, fill(LATER + 1, "3", status="FILLED"))
+    await rest().tell(conn, trade(77, LATER + 1, "3"), asked_ms=LATER + 9000)
+
+    assert await order_of(conn, "status, updated_at") == (old.status, datetime.fromtimestamp(T_MS / 1000, UTC))
+    assert await rows(conn, "SELECT qty FROM ledger_v1.fills") == []
+    assert await doubts(conn) == [("ids_began_anew", True)]
+
+
+async def test_an_amendment_that_comes_after_rest_told_the_end_is_the_order_s_own(conn: Any) -> None:
+    """Of an order amended in place the ten-field stream tells that it is NEW once more."""
+    await known(conn)
+    await rest().tell(conn, EXPIRED, asked_ms=LATER + 1)
+    await Session().tell(conn, order("NEW", side="BUY", updated_ms=T_MS + LATER))
+    assert await order_of(conn, "status, updated_at") == (
+        "EXPIRED",
+        datetime.fromtimestamp((T_MS + LATER) / 1000, UTC),
+    )
+    assert await doubts(conn) == []
+
+
 def test_the_sandbox_amends_an_order_as_the_venue_it_follows_does() -> None:
     market = Market(3)
     while not (resting := [one for one in market.books.open_orders() if one.left > PAIRS[one.symbol].step]):
