@@ -60,6 +60,8 @@ REQUESTS_PER_WALK_MAX = 1_000_000
 UNREADABLE_ANSWERS_MAX = 3
 LOOKS_MAX = 4
 """How often at most balances are looked at again before the next pass."""
+BESIDE_PAUSE_TIMES = 4
+"""Beside a backfill the periodic pass pauses at least so many times as long as the last one took."""
 TELL_PROGRESS_S = 10.0
 """How often a long walk of the service says how far it is."""
 RECHECK_AFTER_S = 2.0
@@ -202,6 +204,7 @@ class Reconciler:
         self._quiet_s = clock.monotonic_s()
         self._quiet_seq = 0
         self._quiet_no = 0
+        self._quiet_took_s = 0.0
         self._vote_s: float | None = None
         self._compared_ms = 0
         self._explainer = Explainer(account, writer, clock, assets_of=rules.assets_of, fence=fence)
@@ -468,9 +471,13 @@ class Reconciler:
         gap: Gap | None,
         healing: Healing | None = None,
         quiet: bool = False,
+        singly: bool = True,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> Outcome:
-        """Ask everything ``plan`` wants for ``scope`` and apply the answers; ends with one account snapshot."""
+        """Ask everything ``plan`` wants for ``scope`` and apply the answers; ends with one account snapshot.
+
+        ``singly``: ask for the trades of each order that lacks some.
+        """
         found = await self._probed()
         trades = found.mode == "trades"
         await self._checker.find()
@@ -495,7 +502,7 @@ class Reconciler:
         self._new_session()
         here.waiting.extend(walk.first())
         await self._drain(here)
-        here.waiting.extend(walk.last(await self._known(missing=trades, in_gap=not quiet)))
+        here.waiting.extend(walk.last(await self._known(missing=trades and singly, in_gap=not quiet)))
         await self._drain(here)
         here.outcome.stuck, here.outcome.read_whole = walk.stuck, walk.read_whole
         await self._holes.settle(walk)
@@ -831,16 +838,19 @@ class Reconciler:
             raise UnreadableAnswer(f"{request.question}: {page.set_aside[0].problem}", status=200, code=None)
 
     async def _look_meanwhile(self, here: _Round) -> None:
-        """However long a backfill takes, the periodic pass looks at what is known beside it."""
+        """However long a backfill takes, the periodic pass looks at what is known beside it, without holding it up."""
         since_s = max(self._quiet_s, here.started_s)
-        if here.gap is not None and self._clock.monotonic_s() - since_s >= self._rules.every_s:
+        pause_s = max(self._rules.every_s, BESIDE_PAUSE_TIMES * self._quiet_took_s)
+        if here.gap is not None and self._clock.monotonic_s() - since_s >= pause_s:
             await self._look_around(known_only=True)
 
     async def _look_around(self, *, known_only: bool = False) -> None:
         """The quiet periodic pass over what was active lately and a share of everything else.
 
-        ``known_only``: leave out markets that were never walked, which this would do from their first day on.
+        ``known_only``: leave out what an open gap is walked for: markets that were never walked, which this would do
+        from their first day on, and the trades of orders that lack some.
         """
+        began_s = self._clock.monotonic_s()
         known = await self._known(missing=False)
         since_seq = self._quiet_seq
         active = await self._writer.run(lambda conn: reads.active_symbols(conn, self._account, since_seq=since_seq))
@@ -858,10 +868,11 @@ class Reconciler:
         # A market that was never walked is walked from the beginning here, and known from then on.
         hole_ms = await self._answered_from_ms()
         scope = Scope(from_ms, names) if hole_ms is None else Scope(hole_ms or None)
-        outcome = await self.walk(scope, gap=None, healing=Healing(covers=0), quiet=True)
+        outcome = await self.walk(scope, gap=None, healing=Healing(covers=0), quiet=True, singly=not known_only)
         await self._checker.keep_asking(await self._still_unclear(outcome.unknown), uncovered_from_ms=None)
         self._quiet_seq = known.head_seq
         self._quiet_s = self._clock.monotonic_s()
+        self._quiet_took_s = self._quiet_s - began_s
         self._looks_left = LOOKS_MAX
         await self._judge()
         await self._listen_to_balances()

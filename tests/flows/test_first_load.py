@@ -45,12 +45,20 @@ class Listening(Sandbox):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.asked: list[Question] = []
+        self.single_orders: list[str] = []
+        """Orders whose trades alone were asked for."""
+        self.passes: list[int] = []
+        """How many of those had been asked each time that a walk began with the open orders."""
 
     async def _answer(self, call: Call) -> Answer:
+        if call.path.endswith("/openOrders") and "symbol=" not in call.query:
+            self.passes.append(len(self.asked))
         if call.path.endswith(("/allOrders", "/myTrades")):
             told = dict(parse_qsl(call.query))
             cursor = told.get("fromId") or (told.get("orderId") if call.path.endswith("/allOrders") else None)
             of_one_order = call.path.endswith("/myTrades") and "orderId" in told  # no page of a market's history
+            if of_one_order:
+                self.single_orders.append(told["orderId"])
             if told.get("limit") == "1000" and not of_one_order:  # a probe asks for one row
                 start = told.get("startTime")
                 self.asked.append(
@@ -241,6 +249,21 @@ async def test_frames_are_written_during_a_first_load_and_a_gap_opened_meanwhile
         after = [question.start_ms for question in sandbox.asked[begin:]]
         assert after, "the second gap was not walked by itself"
         assert all(start is not None and start >= second["from_ms"] - plan.QUIET_OVERLAP_MS for start in after)
+
+
+async def test_the_periodic_pass_beside_a_first_load_does_not_hold_it_up(database_url: str, conn: Any) -> None:
+    """It is due every second and takes longer than that: nevertheless most questions are those of the load, and none
+    asks for the trades of an order that the load has not come to yet."""
+    async with listening("full", history=1_000) as sandbox:
+        for path, each_s in (("openOrders", 2.0), ("allOrders", 0.25), ("myTrades", 0.25)):
+            await slow_down(sandbox, path, each_s)
+        async with mirroring(settings_for(sandbox, reconcile_every_s=1), database_url):
+            # The load itself asks for the open orders first, then each pass does.
+            await sandbox.until(lambda: sandbox.passes[2:] != [], stretched(60.0))
+            assert await conn.fetchval(OPEN_GAPS) == 1, "the first load was over before it was looked at"
+        _, first, second, *_ = sandbox.passes
+        assert second - first >= 12, "questions of the load in between"
+        assert sandbox.single_orders == []
 
 
 async def test_coverage_moves_market_by_market_while_the_first_load_goes_on(database_url: str, conn: Any) -> None:
