@@ -17,6 +17,7 @@ from ledger import app
 from ledger.app import Database, Mirror
 from ledger.config import Settings
 from ledger.proof import Proof, prove
+from ledger.sandbox.books import PAIRS
 from ledger.sandbox.market import Market
 from ledger.sandbox.server import Sandbox
 from tests.patience import Patience
@@ -26,6 +27,10 @@ DATA_DIR = TemporaryDirectory(prefix="sdx-mirrors-", ignore_cleanup_errors=True)
 DIALECTS = ("documented", "orders_quote", "mixed", "full")
 WITHIN_S = 40.0
 LOOK_AGAIN_S = 0.1
+
+
+ALL_MARKETS = ",".join(PAIRS)
+"""Named in ``symbols`` the first load reads them all, so that none is read when the stream first names it."""
 
 
 def settings_for(sandbox: Sandbox, **more: object) -> Settings:

@@ -14,7 +14,7 @@ from ledger.app import Database
 from ledger.sandbox.server import Sandbox
 from ledger.wire import postgres
 from ledger.wire.socket import FrameBuffer
-from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, settings_for, venue
+from tests.flows.mirrors import ALL_MARKETS, eventually, gap, gaps_closed, holds, mirroring, settings_for, venue
 from tests.flows.proxy import Proxy, before_database, through
 
 STREAM_FRAMES = "SELECT stream_frames FROM ledger.accounts WHERE account = 'main'"
@@ -40,7 +40,7 @@ async def mirrored(
     """A mirror that reaches its database through a proxy, its first gap closed; REST heals nothing but gaps."""
     async with venue(dialect) as sandbox, before_database(database_url) as proxy:
         await sandbox.step(40)
-        chosen = settings_for(sandbox, **{"reconcile_every_s": 300, **settings})
+        chosen = settings_for(sandbox, **{"reconcile_every_s": 300, "symbols": ALL_MARKETS, **settings})
         async with mirroring(chosen, through(proxy, database_url)):
             await gaps_closed(conn, 1)
             yield sandbox, proxy

@@ -50,6 +50,7 @@ async def test_a_deposit_nobody_announced_is_found_with_its_amount_and_settled_b
             await judged_after(conn, sandbox.now_ms())
             since = len(sandbox.market.books.movements)
             await sandbox.step(30)
+            await judged_after(conn, sandbox.now_ms())
             told = len(sandbox.market.books.movements)
             spec = {"do": "move", "asset": "BTC", "amount": "1.25", "announce": False, "position": position}
             await sandbox.fault(spec)
@@ -91,7 +92,7 @@ async def test_trading_through_lost_connections_is_no_unexplained_movement(
         await sandbox.step(60)
         async with mirroring(settings_for(sandbox), database_url):
             await gaps_closed(conn, 1)
-            await judged_after(conn, 0)
+            await judged_after(conn, sandbox.now_ms())
             since = len(sandbox.market.books.movements)
             for gap in (2, 3):
                 await sandbox.fault({"do": "refuse_ws", "for_s": 0.5})

@@ -20,7 +20,17 @@ from ledger.sandbox import dialects, faults
 from ledger.sandbox.books import PAIRS, Order
 from ledger.sandbox.dialects import event_json
 from ledger.sandbox.server import Sandbox
-from tests.flows.mirrors import eventually, gap, gaps_closed, holds, mirroring, proof_of, settings_for, venue
+from tests.flows.mirrors import (
+    ALL_MARKETS,
+    eventually,
+    gap,
+    gaps_closed,
+    holds,
+    mirroring,
+    proof_of,
+    settings_for,
+    venue,
+)
 from tests.flows.proxy import Proxy, before_port
 from tests.flows.scripted_http import ScriptedHttp
 from tests.patience import stretched
@@ -305,7 +315,7 @@ async def test_rotation_opens_the_new_socket_before_it_closes_the_old(database_u
     async with venue("full", rate=300.0) as sandbox:
         sandbox.pause()
         await sandbox.step(20)
-        settings = settings_for(sandbox, connection_max_age_s=1, reconcile_every_s=300)
+        settings = settings_for(sandbox, connection_max_age_s=1, reconcile_every_s=300, symbols=ALL_MARKETS)
         async with mirroring(settings, database_url):
             await gaps_closed(conn, 1)
             from_rest, made = await conn.fetchval(FROM_REST), sandbox.frames_made

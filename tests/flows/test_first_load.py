@@ -93,6 +93,7 @@ async def slow_down(sandbox: Sandbox, path: str, each_s: float) -> None:
 def environment(sandbox: Sandbox, database_url: str) -> dict[str, str]:
     return {
         **FAST,
+        "SDX_RECONCILE_EVERY_S": "300",  # what is watched is the load alone
         "SDX_DATABASE_URL": database_url,
         "SDX_REST_URL": sandbox.rest_url,
         "SDX_STREAM_URL": sandbox.stream_url,
@@ -147,7 +148,7 @@ def goes_on(asked: Sequence[Question], steps: dict[tuple[str, str], Any]) -> Non
 async def test_an_error_half_way_leaves_the_steps_and_the_same_process_goes_on(database_url: str, conn: Any) -> None:
     async with listening("full", history=1_500) as sandbox:
         await slow_down(sandbox, "allOrders", 0.05)
-        async with mirroring(settings_for(sandbox), database_url):
+        async with mirroring(settings_for(sandbox, reconcile_every_s=300), database_url):
             await sandbox.until(lambda: len(sandbox.asked) >= 6, stretched(30.0))
             await slow_down(sandbox, "", 0)
             await sandbox.fault({"do": "redirect", "path": "allOrders"})
@@ -183,7 +184,7 @@ async def test_a_millisecond_with_more_rows_than_a_page_is_read_by_id(
     dialect: str, database_url: str, conn: Any
 ) -> None:
     async with listening(dialect, history=300, burst=2_500) as sandbox:
-        async with mirroring(settings_for(sandbox, symbols="BTCUSDT"), database_url):
+        async with mirroring(settings_for(sandbox, reconcile_every_s=300, symbols="BTCUSDT"), database_url):
             await gaps_closed(conn, 1)
             await holds(conn, sandbox, gaps=1)
         assert any(question.cursor_id for question in sandbox.asked)
@@ -231,7 +232,7 @@ async def test_frames_are_written_during_a_first_load_and_a_gap_opened_meanwhile
 ) -> None:
     async with listening("full", history=3_000) as sandbox:
         await slow_down(sandbox, "allOrders", 0.15)
-        async with mirroring(settings_for(sandbox), database_url):
+        async with mirroring(settings_for(sandbox, reconcile_every_s=300), database_url):
             await sandbox.until(lambda: len(sandbox.asked) >= 5, stretched(30.0))
             await sandbox.step(40)
             await eventually(conn, STREAM_FRAMES, lambda frames: frames >= sandbox.frames_sent > 0, within_s=2.0)
@@ -255,21 +256,21 @@ async def test_the_periodic_pass_beside_a_first_load_does_not_hold_it_up(databas
     """It is due every second and takes longer than that: nevertheless most questions are those of the load, and none
     asks for the trades of an order that the load has not come to yet."""
     async with listening("full", history=1_000) as sandbox:
-        for path, each_s in (("openOrders", 2.0), ("allOrders", 0.25), ("myTrades", 0.25)):
+        for path, each_s in (("openOrders", 2.0), ("allOrders", 0.4), ("myTrades", 0.4)):
             await slow_down(sandbox, path, each_s)
         async with mirroring(settings_for(sandbox, reconcile_every_s=1), database_url):
             # The load itself asks for the open orders first, then each pass does.
             await sandbox.until(lambda: sandbox.passes[2:] != [], stretched(60.0))
             assert await conn.fetchval(OPEN_GAPS) == 1, "the first load was over before it was looked at"
         _, first, second, *_ = sandbox.passes
-        assert second - first >= 12, "questions of the load in between"
+        assert second - first >= 10, "questions of the load in between"
         assert sandbox.single_orders == []
 
 
 async def test_coverage_moves_market_by_market_while_the_first_load_goes_on(database_url: str, conn: Any) -> None:
     async with listening("full", history=600) as sandbox:
         await slow_down(sandbox, "myTrades", 0.2)
-        async with mirroring(settings_for(sandbox), database_url):
+        async with mirroring(settings_for(sandbox, reconcile_every_s=300), database_url):
             await eventually(conn, WALKED, lambda count: count >= 2)
             rows = await conn.fetch("SELECT symbol, complete_from_ms, complete_through_ms FROM ledger_v1.coverage")
             (status,) = await reads.status(conn)

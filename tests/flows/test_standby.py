@@ -23,7 +23,7 @@ from ledger.app import Database
 from ledger.config import AccountSettings, Settings
 from ledger.errors import KeyRefused
 from ledger.sandbox.server import Sandbox
-from tests.flows.mirrors import eventually, gaps_closed, holds, mirroring, settings_for, venue
+from tests.flows.mirrors import ALL_MARKETS, eventually, gaps_closed, holds, mirroring, settings_for, venue
 from tests.flows.processes import FAST, Bench, Program, bench, pause, until
 from tests.flows.proxy import before_database, before_port, through
 from tests.flows.test_process import settled_proof
@@ -274,7 +274,13 @@ async def test_of_two_sockets_one_that_is_cut_leaves_no_gap_and_no_double(
         await sandbox.step(40)
         # Where REST tells trades it is not asked again, so that the stream alone brings the fills.
         every_s = 300 if dialect == "full" else 2
-        both = settings_for(sandbox, sockets=2, stream_url=f"ws://127.0.0.1:{proxy.port}", reconcile_every_s=every_s)
+        both = settings_for(
+            sandbox,
+            sockets=2,
+            stream_url=f"ws://127.0.0.1:{proxy.port}",
+            reconcile_every_s=every_s,
+            symbols=ALL_MARKETS,
+        )
         async with mirroring(both, database_url):
             await gaps_closed(conn, 1)
             await sandbox.until(lambda: sandbox.sockets == 2)
