@@ -62,6 +62,8 @@ MEANT = frozenset(
     {-1001, -1003, -1006, -1007, -1008, -1016, -1021, -1022, -1121, -1127, -2011, -2013, -2014, -2015, -2026, -5000}
 )
 """Codes that say more than that a question is refused."""
+NO_ANSWER = -1001
+"""What the venue says when something inside it gave it no answer."""
 MEMORY = Path("/dev/shm")
 """Where small files cost nothing, on systems that have it."""
 
@@ -605,8 +607,13 @@ class World:
         """Likewise."""
 
     def _refuse_market(self, harm: Harm, chance: Random) -> None:
-        """For good, until everything else was seen to be healed; often while the stream is cut."""
+        """For good, until everything else was seen to be healed; often while the stream is cut.
+
+        Some markets' questions are not refused but never answered.
+        """
         code = chance.choice([code for code in range(-9999, -999) if code not in MEANT])
+        if Random(f"unanswered {harm.chance}").random() < 1 / 3:
+            code = NO_ANSWER
         self.venue.rest.refused[chance.choice(REFUSED_MARKETS)] = code
         if chance.random() < 0.6:
             self._cut(harm, chance)
